@@ -1,0 +1,61 @@
+# Everything runs in .venv, which each target makes for itself. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/digits
+# Compiling dominates the tests, not arithmetic: one XLA thread a worker, one worker a core.
+TEST_FLAGS ?= -n auto --dist worksteal -q
+
+.PHONY: help train test test-slow quick lint format notebooks bench wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "handgrad needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/train: $(VENV)/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[plots]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks]'
+	touch $@ $(VENV)/train
+
+train: $(VENV)/train  ## train the digits net by hand-derived gradients, checked first
+	$(BIN)/python examples/train_digits.py --run-dir $(RUN_DIR)
+
+test: $(VENV)/dev  ## run the tests (under 8 minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
+
+test-slow: $(VENV)/dev  ## run the long tests
+	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+
+quick: $(VENV)/dev  ## run the core of the tests (under a minute)
+	$(BIN)/python -m pytest -m "core and not slow" $(TEST_FLAGS)
+
+lint: $(VENV)/dev  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: $(VENV)/dev  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(VENV)/dev  ## run the notebooks afresh
+	$(BIN)/python notebooks/run.py
+
+bench: $(VENV)/dev  ## time the hand-written step against jax.grad, side by side
+	$(BIN)/python benchmarks/step.py
+
+wheel: $(VENV)/dev  ## build the wheel and the source archive into dist/
+	$(BIN)/python -m build
+
+clean:  ## remove the virtual environment and build products
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,22 @@
+"""All tests run in float64 and never mix types or ranks silently."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--data-dir", help="a folder that holds mnist/ and fashion_mnist/; without it their tests skip")
+
+
+@pytest.fixture
+def data_dir(request):
+    folder = request.config.getoption("--data-dir")
+    if folder is None:
+        pytest.skip("needs --data-dir, a folder that holds mnist/ and fashion_mnist/")
+    return Path(folder)
