@@ -1,0 +1,98 @@
+"""Hand-written backward rules inside other people's `jax.grad`: in Flax, Equinox, Haiku or plain JAX.
+
+Each function here is an op of `handgrad.ops` whose derivative is the hand-derived one, as a `jax.custom_vjp`:
+`hg.bridge.max_pool(x, window=2)` in the place of `flax.linen.max_pool`, say. `hg.bridge.layer` does so for a whole
+layer or net. A custom_vjp has reverse mode only: `jax.jvp` and second derivatives in forward mode raise.
+
+Example:
+    >>> import jax, jax.numpy as jnp, handgrad as hg
+    >>> jax.grad(lambda x: hg.bridge.max_pool(x, window=2).sum())(jnp.arange(4.0).reshape(1, 4, 1)).ravel().tolist()
+    [0.0, 1.0, 0.0, 1.0]
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
+from handgrad.ops.rules import RULES, bind
+
+
+def _op(name: str) -> Callable[..., Array]:
+    """The op of that name with its hand-written rule as a custom_vjp."""
+    rule = RULES[name]
+
+    def bridged(*arrays: Any, **settings: Any) -> Array:
+        arrays, settings = bind(name, arrays, settings)
+
+        @jax.custom_vjp
+        def op(*arrays: Array) -> Array:
+            return rule.forward(*arrays, **settings)[0]
+
+        op.defvjp(
+            lambda *arrays: rule.forward(*arrays, **settings),
+            lambda residuals, dy: rule.backward(residuals, dy, **settings),
+        )
+        return op(*arrays)
+
+    bridged.__name__ = bridged.__qualname__ = name
+    bridged.__doc__ = f"`handgrad.ops.{name}` with its hand-derived backward, for use under `jax.grad`; same arguments."
+    return bridged
+
+
+conv = _op("conv")
+dense = _op("dense")
+max_pool = _op("max_pool")
+avg_pool = _op("avg_pool")
+global_avg_pool = _op("global_avg_pool")
+relu = _op("relu")
+leaky_relu = _op("leaky_relu")
+tanh = _op("tanh")
+sigmoid = _op("sigmoid")
+softmax = _op("softmax")
+log_softmax = _op("log_softmax")
+dropout = _op("dropout")
+batch_norm = _op("batch_norm")
+
+
+def layer(layer: Layer) -> Callable[..., tuple[Array, Any]]:
+    """A layer or a whole net as a function that `jax.grad` differentiates by the layer's own `backward`.
+
+    Args:
+        layer: any layer, such as a `Chain`.
+
+    Returns:
+        A function (params, x, state=(), key=None) -> y, state, in training mode; wrap the layer in `hg.inference` for
+        inference. Gradients flow to params and x; state and key have none.
+
+    Raises:
+        TypeError: something that is no layer.
+
+    Example:
+        >>> import jax.numpy as jnp, handgrad as hg
+        >>> net = hg.bridge.layer(hg.Chain(hg.Dense(2), hg.Relu()))
+        >>> params = {"dense1": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}}
+        >>> jax.grad(lambda params: net(params, jnp.ones((1, 3)))[0].sum())(params)["dense1"]["bias"].tolist()
+        [1.0, 1.0]
+    """
+    check_is_layer(layer, "bridge.layer")
+
+    @jax.custom_vjp
+    def run(params: Params, x: Array, state: State, key: Array | None) -> tuple[Array, Any]:
+        return layer.forward(params, x, state, key)[:2]
+
+    def forward(params: Params, x: Array, state: State, key: Array | None):
+        y, new_state, residuals = layer.forward(params, x, state, key)
+        return (y, new_state), (params, residuals)
+
+    def backward(kept: Any, cotangents: Any):
+        dx, dparams = layer.backward(*kept, cotangents[0])
+        return dparams, dx, None, None
+
+    run.defvjp(forward, backward)
+
+    def bridged(params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, Any]:
+        return run(params, x, state, key)
+
+    return bridged

@@ -1,0 +1,165 @@
+"""Every op in one form: forward keeps residuals, backward takes them. For tools that treat all ops alike.
+
+`vjp(name, *arrays, **settings)` has the call of `jax.vjp` with the rule written by hand.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from handgrad.ops.activations import (
+    leaky_relu,
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu,
+    relu_backward,
+    relu_forward,
+    sigmoid,
+    sigmoid_backward,
+    sigmoid_forward,
+    tanh,
+    tanh_backward,
+    tanh_forward,
+)
+from handgrad.ops.avg_pool import (
+    avg_pool,
+    avg_pool_backward,
+    avg_pool_forward,
+    global_avg_pool,
+    global_avg_pool_backward,
+    global_avg_pool_forward,
+)
+from handgrad.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward
+from handgrad.ops.conv import conv, conv_backward, conv_forward
+from handgrad.ops.dense import dense, dense_backward, dense_forward
+from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward
+from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.softmax import (
+    log_softmax,
+    log_softmax_backward,
+    log_softmax_forward,
+    softmax,
+    softmax_backward,
+    softmax_forward,
+)
+from handgrad.ops.static import Static
+
+
+class Rule(NamedTuple):
+    """An op in the form that all ops share."""
+
+    op: Callable[..., jax.Array]
+    """op(*arrays, **settings) -> y, the plain formula."""
+    forward: Callable[..., tuple[jax.Array, Any]]
+    """forward(*arrays, **settings) -> y, residuals; a tree of arrays and Static."""
+    backward: Callable[..., tuple[jax.Array, ...]]
+    """backward(residuals, dy, **settings) -> the gradients, one for each array given."""
+
+
+def vjp(name: str, *arrays: jax.Array, **settings: Any) -> tuple[jax.Array, Callable[..., tuple[jax.Array, ...]]]:
+    """The output of an op and its hand-derived vector-Jacobian product.
+
+    Args:
+        name: an op of `handgrad.ops`, such as "conv".
+        *arrays: its array arguments, in order; they may be given by keyword as well.
+        **settings: its settings.
+
+    Returns:
+        y, and backward(dy) -> tuple of gradients, one for each array given. A mask of booleans gets a gradient of
+        dtype float0, as in `jax.vjp`.
+
+    Raises:
+        ValueError: an unknown op; and whatever the op itself raises.
+
+    Example:
+        >>> y, backward = vjp("dense", jax.numpy.ones((1, 2)), jax.numpy.ones((2, 3)))
+        >>> [g.shape for g in backward(y)]
+        [(1, 2), (2, 3)]
+    """
+    rule = rule_of(name)
+    arrays, settings = bind(name, arrays, settings)
+    y, residuals = rule.forward(*arrays, **settings)
+    return y, lambda dy: rule.backward(residuals, dy, **settings)
+
+
+def rule_of(name: str) -> Rule:
+    """The rule of that name, or a ValueError that lists all."""
+    if name not in RULES:
+        raise ValueError(f"ops: no op is named {name!r}; there are {', '.join(sorted(RULES))}")
+    return RULES[name]
+
+
+def bind(name: str, arrays: tuple, settings: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Sort a call into its array arguments, in order and without None, and its settings."""
+    try:
+        bound = inspect.signature(RULES[name].op).bind(*arrays, **settings)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}; its arguments are {inspect.signature(RULES[name].op)}") from None
+    return tuple(array for array in bound.args if array is not None), bound.kwargs
+
+
+def _of_one_array(op: Callable, forward: Callable, backward: Callable) -> Rule:
+    """The rule of an op whose one gradient is backward(residual, dy, **settings)."""
+    return Rule(op, forward, lambda residual, dy, **settings: (backward(residual, dy, **settings),))
+
+
+def _pool(op: Callable, forward: Callable, backward: Callable) -> Rule:
+    """The rule of a pool, whose backward needs the shape of x beside its residual."""
+
+    def rule_forward(x, **settings):
+        y, residual = forward(x, **settings)
+        return y, (residual, Static(x.shape))
+
+    def rule_backward(residuals, dy, **settings):
+        residual, in_shape = residuals
+        kept = () if residual is None else (residual,)
+        return (backward(*kept, dy, in_shape=in_shape.value, **settings),)
+
+    return Rule(op, rule_forward, rule_backward)
+
+
+def _affine(op: Callable, forward: Callable, backward: Callable) -> Rule:
+    """The rule of an op of (x, kernel, bias=None) that keeps x and is given the kernel again."""
+
+    def rule_forward(x, kernel, bias=None, **settings):
+        y, x = forward(x, kernel, bias, **settings)
+        return y, (x, kernel, Static(2 if bias is None else 3))
+
+    def rule_backward(residuals, dy, **settings):
+        x, kernel, count = residuals
+        return backward(x, kernel, dy, **settings)[: count.value]
+
+    return Rule(op, rule_forward, rule_backward)
+
+
+def _batch_norm_forward(x, scale, bias, **settings):
+    y, residuals = batch_norm_forward(x, scale, bias, **settings)
+    return y, (residuals, scale)
+
+
+def _batch_norm_backward(residuals, dy, **settings):
+    return batch_norm_backward(*residuals, dy, **settings)
+
+
+def _dropout_backward(keep, dy, **settings):
+    return dropout_backward(keep, dy, **settings), np.zeros(keep.shape, jax.dtypes.float0)
+
+
+RULES: dict[str, Rule] = {
+    "conv": _affine(conv, conv_forward, conv_backward),
+    "dense": _affine(dense, dense_forward, dense_backward),
+    "max_pool": _pool(max_pool, max_pool_forward, max_pool_backward),
+    "avg_pool": _pool(avg_pool, avg_pool_forward, avg_pool_backward),
+    "global_avg_pool": _pool(global_avg_pool, global_avg_pool_forward, global_avg_pool_backward),
+    "relu": _of_one_array(relu, relu_forward, relu_backward),
+    "leaky_relu": _of_one_array(leaky_relu, leaky_relu_forward, leaky_relu_backward),
+    "tanh": _of_one_array(tanh, tanh_forward, tanh_backward),
+    "sigmoid": _of_one_array(sigmoid, sigmoid_forward, sigmoid_backward),
+    "softmax": _of_one_array(softmax, softmax_forward, softmax_backward),
+    "log_softmax": _of_one_array(log_softmax, log_softmax_forward, log_softmax_backward),
+    "dropout": Rule(dropout, dropout_forward, _dropout_backward),
+    "batch_norm": Rule(batch_norm, _batch_norm_forward, _batch_norm_backward),
+}
