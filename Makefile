@@ -34,7 +34,7 @@ test: $(VENV)/dev  ## run the tests (under 8 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
 
 test-slow: $(VENV)/dev  ## run the long tests
-	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow $(TEST_FLAGS)
 
 quick: $(VENV)/dev  ## run the core of the tests (under a minute)
 	$(BIN)/python -m pytest -m "core and not slow" $(TEST_FLAGS)

@@ -1,11 +1,18 @@
-"""All tests run in float64 and never mix types or ranks silently."""
+"""All tests run in float64 and never mix types or ranks silently.
 
+Compiling takes most of their time, so LLVM's expensive passes are off: nearly half the time, and the same HLO.
+`make test-slow` leaves them on.
+"""
+
+import os
 from pathlib import Path
 
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -1,0 +1,261 @@
+"""The loop of training: epochs over shuffled mini-batches, with metrics, validation and checkpoints.
+
+The order of batches is a function of (seed, epoch), the masks of a step of (key, step), so a run that is stopped and
+resumed goes through the same states, bit for bit on one device, as one that is not.
+Metrics are read from the device some steps later, so that the device never waits for the host.
+"""
+
+import functools
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from handgrad.data import batches
+from handgrad.training.evaluate import evaluate
+from handgrad.training.inputs import check_examples, check_labels, logits_shape
+from handgrad.training.interrupt import stop_signals
+from handgrad.training.run_folder import History, Line, RunFolder
+from handgrad.training.step import Metrics, TrainState, copied
+
+AHEAD = 16  # steps that the host may be ahead of the device
+SHOWN = ("loss", "accuracy", "validation_accuracy")
+AUGMENT_STREAM = 2**31  # sets the keys of augmentation apart from keys that users make of the same seed
+
+
+def fit(
+    train_state: TrainState,
+    step: Callable,
+    x: Any,
+    y: Any,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    validation: tuple[Any, Any] | None = None,
+    augment: Callable | None = None,
+    run_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> tuple[TrainState, History]:
+    """Train for some epochs.
+
+    With a run_dir, Ctrl-C and SIGTERM let the current step end and save all; SIGTERM then exits with code 0.
+
+    Args:
+        train_state: where to start; it is copied, and stays usable.
+        step: from `make_train_step`.
+        x: examples (n, ...), floating point, NumPy or jax arrays.
+        y: labels (n, ...), as the loss wants them.
+        batch_size: examples a step; the examples left over at the end of an epoch wait for another epoch's order.
+        epochs: how often to go through the data, in all: a resumed run does what is left of them.
+        seed: of the order of the examples, which is a function of (seed, epoch), and of augmentation.
+        validation: (x, y) to evaluate on after each epoch.
+        augment: (key, x, y) -> (x, y) on each batch; jit it if it is written in JAX.
+        run_dir: folder for metrics.jsonl (a line of JSON for each step and epoch) and checkpoints/step_XXXXXXXX.npz
+            (one an epoch, the newest three are kept).
+        resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
+        progress: whether to draw a bar with loss, accuracy and images per second.
+
+    Returns:
+        The trained state, and the history, lists by name: step, loss, accuracy, grad_norm with one entry a step; epoch,
+        epoch_end (its last step), train_loss, train_accuracy, seconds, images_per_second and, with validation,
+        validation_loss and validation_accuracy with one entry an epoch. The first epoch's time includes compilation.
+
+    Raises:
+        ValueError: shapes that do not fit, a label out of range (the first one is named), no examples, batch_size
+            above n, a run_dir with a run in it and resume=False, a run to resume that is of other data or settings.
+        TypeError: x that is not floating point, or a step without an objective together with validation.
+
+    Example:
+        >>> from handgrad.gradient import Objective
+        >>> from handgrad.layers import Chain, Dense
+        >>> from handgrad.losses import SoftmaxCrossEntropy
+        >>> from handgrad.optimizers import sgd
+        >>> from handgrad.training import init_train_state, make_train_step
+        >>> net, optimizer = Chain(Dense(2)), sgd(0.5)
+        >>> train_state = init_train_state(net, optimizer, jax.random.key(0), (2,))
+        >>> step = make_train_step(Objective(net, SoftmaxCrossEntropy()), optimizer)
+        >>> x, y = np.eye(2, dtype="float32"), np.array([0, 1])
+        >>> train_state, history = fit(train_state, step, x, y, batch_size=2, epochs=30, progress=False)
+        >>> len(history["loss"]), history["train_accuracy"][-1]
+        (30, 1.0)
+    """
+    x, y = _checked("fit", train_state, step, x, y, batch_size)
+    _check_count("epochs", epochs)
+    if validation is not None:
+        validation = _checked_validation(train_state, step, validation)
+    if resume and run_dir is None:
+        raise ValueError("fit: resume=True needs the run_dir of the run to resume")
+    order = functools.partial(batches, x, y, batch_size, seed=seed)
+    order(epoch=0)  # raises for a seed out of range
+    folder = (
+        None if run_dir is None else RunFolder(run_dir, {"seed": seed, "batch_size": batch_size, "examples": len(x)})
+    )
+    first, history = int(train_state.step), {}
+    if folder is not None and resume:
+        train_state, first, history = folder.resume(train_state)
+    elif folder is not None:
+        folder.start()
+    train_state, per_epoch = copied(train_state), len(x) // batch_size
+    with stop_signals(active=folder is not None) as stop, _bar(per_epoch * batch_size * epochs, progress) as bar:
+        log = _Log(history, first, folder, bar, batch_size)
+        try:
+            for epoch in range(len(history.get("epoch", ())), epochs):
+                bar.set_description(f"epoch {epoch + 1}/{epochs}")
+                began, done_before = time.perf_counter(), log.done
+                for i, batch in enumerate(order(epoch=epoch), start=epoch * per_epoch):
+                    if i < log.done:
+                        continue  # trained before the run was resumed
+                    if stop.number is not None:
+                        break
+                    if augment is not None:
+                        batch = augment(_augment_key(seed, i), *batch)
+                    train_state, metrics = step(train_state, *batch)
+                    log.add(metrics)
+                log.read_all()
+                if stop.number is not None:
+                    break
+                seconds = time.perf_counter() - began
+                line = log.epoch_line(epoch, per_epoch, seconds, (log.done - done_before) * batch_size)
+                if validation is not None:
+                    line |= _validated(train_state, step, validation, batch_size)
+                log.add_line(line)
+                if folder is not None:
+                    folder.save(train_state, first)
+        except KeyboardInterrupt:  # raised by step or augment themselves, or by a second Ctrl-C
+            if folder is not None and stop.number is None and not _is_deleted(train_state):
+                log.read_all()
+                folder.save(train_state, first)
+            raise
+    if folder is not None and stop.number is not None:
+        _leave(stop.number, folder.save(train_state, first), run_dir)
+    return train_state, history
+
+
+class _Log:
+    """History, metrics file and progress bar; takes metrics as they are dispatched, reads them once they are there."""
+
+    def __init__(self, history: History, first: int, folder: RunFolder | None, bar: tqdm, batch_size: int) -> None:
+        self._history, self._first, self._folder, self._bar, self._batch_size = history, first, folder, bar, batch_size
+        self._pending: deque[Metrics] = deque()
+        self.done = len(history.get("step", ()))
+        bar.update(self.done * batch_size)
+
+    def add(self, metrics: Metrics) -> None:
+        """Take the metrics of a step, and read those of earlier steps that are ready or long under way."""
+        self._pending.append(metrics)
+        self.done += 1
+        self._bar.update(self._batch_size)
+        while self._pending and (len(self._pending) > AHEAD or _is_ready(self._pending[0])):
+            self._read_one()
+
+    def read_all(self) -> None:
+        """Wait for the metrics of all steps."""
+        while self._pending:
+            self._read_one()
+
+    def add_line(self, line: Line) -> None:
+        """Put numbers into history and metrics file."""
+        for name, value in line.items():
+            self._history.setdefault(name, []).append(value)
+        if self._folder is not None:
+            self._folder.log(line)
+        shown = {name: f"{line[name]:.3g}" for name in SHOWN if name in line}
+        if self._bar.disable is False:
+            self._bar.set_postfix(shown, refresh=False)
+
+    def epoch_line(self, epoch: int, per_epoch: int, seconds: float, images: int) -> Line:
+        """What there is to say of an epoch: means over its steps, and speed."""
+        steps = slice(epoch * per_epoch, (epoch + 1) * per_epoch)
+        return {
+            "epoch": epoch + 1,
+            "epoch_end": self._first + steps.stop,
+            "train_loss": float(np.mean(self._history["loss"][steps])),
+            "train_accuracy": float(np.mean(self._history["accuracy"][steps])),
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+        }
+
+    def _read_one(self) -> None:
+        metrics = self._pending.popleft()
+        step = self._first + self.done - len(self._pending)
+        self.add_line({"step": step} | {name: float(np.asarray(value)) for name, value in metrics._asdict().items()})
+
+
+def _is_ready(metrics: Metrics) -> bool:
+    ready = getattr(metrics.loss, "is_ready", None)
+    return ready is None or ready()
+
+
+def _is_deleted(train_state: TrainState) -> bool:
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(train_state))
+
+
+def _augment_key(seed: int, i: int) -> jax.Array:
+    """The key of the i-th step of the run."""
+    key = jax.random.key(seed % 2**32)
+    return jax.random.fold_in(jax.random.fold_in(key, jnp.uint32(AUGMENT_STREAM)), i)
+
+
+def _bar(images: int, progress: bool) -> tqdm:
+    return tqdm(total=images, unit=" images", unit_scale=True, disable=not progress)
+
+
+def _validated(train_state: TrainState, step: Any, validation: tuple[Any, Any], batch_size: int) -> Line:
+    net, loss = step.objective.net, step.objective.loss
+    size = max(batch_size, 256)
+    result = evaluate(net, train_state.params, train_state.state, *validation, loss=loss, batch_size=size)
+    return {f"validation_{name}": value for name, value in result.items()}
+
+
+def _leave(number: signal.Signals, path: Any, run_dir: Any) -> None:
+    """Say how to go on, and end as the signal asks."""
+    sys.stderr.write(
+        f"fit: stopped by {number.name}; saved {path}; resume=True with run_dir {run_dir} goes on from there\n"
+    )
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(0)
+
+
+def _checked(op: str, train_state: Any, step: Any, x: Any, y: Any, batch_size: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Give x and y as NumPy arrays, once they fit the net and the loss; found without compute."""
+    if not isinstance(train_state, TrainState):
+        raise TypeError(f"{op}: wants a TrainState, got {type(train_state).__name__}; make one with init_train_state")
+    check_examples(op, x, batch_size)
+    if batch_size > x.shape[0]:
+        raise ValueError(f"{op}: batch_size must be at most the {x.shape[0]} examples, got {batch_size}")
+    objective = getattr(step, "objective", None)
+    if objective is None:
+        check_labels(op, x, y, ())
+        return np.asarray(x), np.asarray(y)
+    shape = logits_shape(objective.net, train_state.params, train_state.state, x)
+    check_labels(op, x, y, shape, getattr(objective.loss, "ignore_index", None))
+    x, y = np.asarray(x), np.asarray(y)
+    some = jax.ShapeDtypeStruct((batch_size, *shape[1:]), jnp.float32)
+    jax.eval_shape(lambda logits: objective.loss(logits, y[:batch_size]), some)
+    return x, y
+
+
+def _checked_validation(train_state: TrainState, step: Any, validation: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not hasattr(step, "objective"):
+        raise TypeError("fit: validation needs a step with an objective; take one from make_train_step")
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise ValueError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
+    return _checked("fit, validation", train_state, step, *validation, batch_size=1)
+
+
+def _check_count(argument: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"fit: {argument} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"fit: {argument} must be at least 1, got {value}")

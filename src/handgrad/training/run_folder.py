@@ -1,0 +1,122 @@
+"""A run's folder: metrics.jsonl, a line of JSON for each step and each epoch, and checkpoints/step_XXXXXXXX.npz.
+
+Metrics reach the disk before the checkpoint of the same step, so a run that is cut off at any moment has all lines up
+to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
+Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
+train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second. A number that is not finite is null.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from handgrad.training import checkpoint
+from handgrad.training.npz import replacing
+from handgrad.training.step import TrainState
+
+KEPT = 3
+
+History = dict[str, list[float]]
+Line = dict[str, Any]
+
+
+class RunFolder:
+    """Where a run writes.
+
+    Args:
+        folder: made if need be.
+        facts: what the order of batches depends on; a run resumed with other facts would be another run.
+    """
+
+    def __init__(self, folder: str | os.PathLike, facts: dict[str, int]) -> None:
+        self.folder = Path(folder)
+        self.metrics = self.folder / "metrics.jsonl"
+        self.checkpoints = self.folder / "checkpoints"
+        self._facts = facts
+        self._unwritten: list[Line] = []
+
+    def start(self) -> None:
+        """Make the folder, or raise if it holds a run already."""
+        if self.metrics.exists() or any(self.checkpoints.glob("*.npz")):
+            raise ValueError(
+                f"fit: run_dir {self.folder} holds a run already; pass resume=True to continue it, or another folder"
+            )
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.metrics.touch()
+
+    def resume(self, like: TrainState) -> tuple[TrainState, int, History]:
+        """The newest readable checkpoint, the step at which its run began, and the history up to it."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        newest = checkpoint.latest(self.checkpoints)
+        if newest is None:
+            self._keep_lines([])
+            return like, int(like.step), {}
+        about = checkpoint.metadata(newest)
+        for name, wanted in self._facts.items():
+            if about.get(name) != wanted:
+                raise ValueError(
+                    f"fit: the run in {self.folder} has {name} {about.get(name)}, got {wanted}; "
+                    f"resume with the same data, batch_size and seed, or start anew in another run_dir"
+                )
+        train_state, first = checkpoint.load(newest, like), about["first_step"]
+        lines = [line for line in self._read_lines() if line.get("step", line.get("epoch_end", 0)) <= train_state.step]
+        history = history_of(lines)
+        if len(history.get("step", [])) != int(train_state.step) - first:
+            raise ValueError(f"fit: {self.metrics} lacks lines of steps before {newest.name}; it was changed")
+        self._keep_lines(lines)
+        return train_state, first, history
+
+    def log(self, line: Line) -> None:
+        """Keep a line for the next `flush`."""
+        self._unwritten.append(line)
+
+    def flush(self) -> None:
+        """Bring all lines to the disk."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.writelines(_text(line) for line in self._unwritten)
+            file.flush()
+            os.fsync(file.fileno())
+        self._unwritten.clear()
+
+    def save(self, train_state: TrainState, first: int) -> Path:
+        """Write the checkpoint of a step, after its metrics, and remove all but the newest few."""
+        self.flush()
+        path = self.checkpoints / f"step_{int(train_state.step):08d}.npz"
+        checkpoint.save(path, train_state, metadata={**self._facts, "first_step": first})
+        for old in sorted(self.checkpoints.glob("step_*.npz"))[:-KEPT]:
+            old.unlink()
+        return path
+
+    def _read_lines(self) -> list[Line]:
+        """All whole lines; the last one may have been cut off."""
+        lines = []
+        for text in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return lines
+
+    def _keep_lines(self, lines: list[Line]) -> None:
+        with replacing(self.metrics) as file:
+            file.write("".join(_text(line) for line in lines).encode())
+
+
+def history_of(lines: list[Line]) -> History:
+    """Lists of numbers by name; null is NaN."""
+    history: History = {}
+    for line in lines:
+        for name, value in line.items():
+            history.setdefault(name, []).append(math.nan if value is None else value)
+    return history
+
+
+def _text(line: Line) -> str:
+    """The line in strict JSON, which has no NaN."""
+    return json.dumps({name: None if _is_not_finite(value) else value for name, value in line.items()}) + "\n"
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

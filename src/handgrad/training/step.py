@@ -1,0 +1,168 @@
+"""One step of training: gradient, update, new state, with the whole state in one tree.
+
+    g = dL/dθ at θ_t, by hand            key of step t = fold_in(key, t)
+    u, s_{t+1} = optimizer(g, s_t)
+    θ_{t+1} = θ_t + u
+
+A train state holds all that a step depends on beside the batch, so a saved one continues as if nothing had happened.
+The step donates it at top level: its buffers are taken over by the new one, and the old one is deleted. Inside jit,
+scan and vmap nothing is donated.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from handgrad.compile import Jitted, jit
+from handgrad.gradient import Objective
+from handgrad.gradient import value_and_grad as by_hand
+from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
+from handgrad.losses import Loss
+from handgrad.ops.precision import wide
+from handgrad.optimizers import apply_updates
+from handgrad.training.evaluate import right
+
+
+class TrainState(NamedTuple):
+    """All that changes while a net is trained, and the key of its random masks."""
+
+    step: Array
+    params: Any
+    state: Any
+    opt_state: Any
+    key: Array
+
+
+class Metrics(NamedTuple):
+    """What a step tells of its batch: three scalars. Accuracy is NaN where the labels are no classes."""
+
+    loss: Array
+    accuracy: Array
+    grad_norm: Array
+
+
+def init_train_state(net: Layer, optimizer: Any, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> TrainState:
+    """A fresh train state.
+
+    All its arrays are copies, also of `key`: a step deletes the state that it is given, and the caller keeps the key.
+
+    Args:
+        net: a layer.
+        optimizer: an (init, update) pair, ours or optax's.
+        key: params and state are those of net.init(key, in_shape, dtype), and step t trains with fold_in(key, t).
+        in_shape: the shape of one example, without the batch axis.
+        dtype: of the parameters, floating point.
+
+    Returns:
+        A TrainState at step 0.
+
+    Raises:
+        TypeError: net is no layer.
+
+    Example:
+        >>> from handgrad.layers import Chain, Dense
+        >>> from handgrad.optimizers import sgd
+        >>> train_state = init_train_state(Chain(Dense(3)), sgd(0.1), jax.random.key(0), (2,))
+        >>> jax.tree.map(jnp.shape, train_state.params), int(train_state.step)
+        ({'dense1': {'bias': (3,), 'kernel': (2, 3)}}, 0)
+    """
+    check_is_layer(net, "init_train_state, net")
+    params, state = net.init(key, in_shape, dtype)
+    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainStep:
+    """A compiled step, (train_state, x, y, weights=None) -> (train_state, Metrics). Made by `make_train_step`."""
+
+    objective: Objective
+    optimizer: Any
+    value_and_grad: Callable = by_hand
+    donate: bool = True
+
+    def __call__(
+        self, train_state: TrainState, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """The train state after one step on the batch, and the metrics of the batch before it."""
+        return self._compiled(train_state, x, y, weights)
+
+    def lower(self, train_state: TrainState, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Any:
+        """The lowered step, as `jax.jit(f).lower` gives it: to read its memory and cost."""
+        return self._compiled.lower(train_state, x, y, weights)
+
+    @functools.cached_property
+    def _compiled(self) -> Jitted:
+        gradient = self.value_and_grad(self.objective, has_aux=True)
+
+        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
+            t, params, state, opt_state, key = train_state
+            (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
+            updates, opt_state = self.optimizer.update(grads, opt_state, params)
+            metrics = Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
+            return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
+
+        return jit(step, donate_argnums=0 if self.donate else ())
+
+
+def make_train_step(
+    objective: Objective, optimizer: Any, value_and_grad: Callable = by_hand, donate: bool = True
+) -> TrainStep:
+    """A compiled training step.
+
+    It may be called inside jit, scan and vmap: over train states, or over learning rates with an optimizer whose rate
+    is traced.
+
+    Args:
+        objective: what is made small.
+        optimizer: an (init, update) pair, ours or optax's.
+        value_and_grad: whose gradients: `hg.value_and_grad`, by hand, or `jax.value_and_grad`, automatic.
+        donate: whether, at top level, the step deletes the train state it is given and takes over its memory.
+
+    Returns:
+        step(train_state, x, y, weights=None) -> (train_state, Metrics): x (N, ...), y as the loss wants it, and one
+        weight an example (N,), which counts in the accuracy too. Accuracy is NaN where the labels are no classes:
+        neither int labels (N,), nor soft labels (N, K) of `SoftmaxCrossEntropy` or `BinaryCrossEntropy`.
+
+    Raises:
+        TypeError: objective is no Objective, or optimizer no (init, update) pair.
+
+    Example:
+        >>> from handgrad.layers import Chain, Dense
+        >>> from handgrad.losses import SoftmaxCrossEntropy
+        >>> from handgrad.optimizers import sgd
+        >>> net, optimizer = Chain(Dense(2)), sgd(0.5)
+        >>> train_state = init_train_state(net, optimizer, jax.random.key(0), (2,))
+        >>> step = make_train_step(Objective(net, SoftmaxCrossEntropy()), optimizer)
+        >>> for _ in range(50):
+        ...     train_state, metrics = step(train_state, jnp.eye(2, dtype="float32"), jnp.array([0, 1]))
+        >>> int(train_state.step), float(metrics.accuracy)
+        (50, 1.0)
+    """
+    if not isinstance(objective, Objective):
+        raise TypeError(f"make_train_step: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"make_train_step: optimizer must have init and update, got {optimizer!r}; such as hg.sgd(0.1)")
+    return TrainStep(objective, optimizer, value_and_grad, donate)
+
+
+def batch_accuracy(loss: Loss, logits: Array, y: Array, weights: Array | None) -> Array:
+    """The weighted share of right predictions, float32; NaN if nothing counts or the labels are no classes."""
+    hits, counted = right(loss, logits, y)
+    counted = counted.astype(jnp.float32) * (1 if weights is None else jnp.asarray(weights, jnp.float32))
+    return (hits * counted).sum() / counted.sum()
+
+
+def global_norm(tree: Any) -> Array:
+    """The square root of the sum of all squares, float32 at least."""
+    squares = [jnp.sum(jnp.square(wide(leaf))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares[1:], start=squares[0])) if squares else jnp.zeros((), jnp.float32)
+
+
+def copied(tree: Any) -> Any:
+    """The tree with each array in a buffer of its own."""
+    return jax.tree.map(jnp.copy, tree)
