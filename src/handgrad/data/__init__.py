@@ -1,0 +1,18 @@
+"""Data sets of images, read from files the user has, and what feeds them to training."""
+
+from handgrad.data.dataset import Dataset
+from handgrad.data.digits import load_digits
+from handgrad.data.idx import read_idx
+from handgrad.data.mnist import load_fashion_mnist, load_mnist
+from handgrad.data.pipeline import batches, normalise, split
+
+__all__ = [
+    "Dataset",
+    "batches",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_mnist",
+    "normalise",
+    "read_idx",
+    "split",
+]
