@@ -10,7 +10,8 @@ from handgrad.data.dataset import Dataset
 def load_digits() -> Dataset:
     """The UCI optical digits: 1,437 training and 360 test images (8, 8, 1) of ten classes.
 
-    The split is fixed, in proportion to the classes, and stored with the images. The file's values 0 to 16 are scaled
+    The split is fixed, in proportion to the classes, as hard as the whole set for a nearest neighbour, and stored with
+    the images. The file's values 0 to 16 are scaled
     to 0 to 255, x · 255 / 16 rounded, so that `normalise` treats all data sets alike; x is found again as
     round(value · 16 / 255).
 
@@ -25,7 +26,7 @@ def load_digits() -> Dataset:
         >>> digits.train_x.shape, digits.test_x.shape, digits.train_x.dtype
         ((1437, 8, 8, 1), (360, 8, 8, 1), dtype('uint8'))
         >>> digits.train_y[:6], digits.classes[0]
-        (array([0, 1, 2, 3, 4, 6], dtype=int32), '0')
+        (array([0, 1, 2, 3, 5, 6], dtype=int32), '0')
     """
     file = resources.files("handgrad.data").joinpath("digits.npz")
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
