@@ -130,7 +130,7 @@ def conv_backward(
 def conv_input_gradient(
     kernel: jax.Array, dy: jax.Array, in_sizes: Sizes, strides: Sizes, pairs: Pairs, dilation: Sizes, groups: int
 ) -> jax.Array:
-    """dx (N, *A, C): the stride-dilated dy convolved with the flipped kernel whose channels and features are turned.
+    """Dx (N, *A, C): the stride-dilated dy convolved with the flipped kernel whose channels and features are turned.
 
     The dilated dy has (P-1)s + 1 places. It is padded by e - 1 - l at the low end, with e = (k-1)d + 1, and at the high
     end so that A places come out; a negative pad crops.
@@ -157,7 +157,7 @@ def conv_input_gradient(
 def conv_kernel_gradient(
     x: jax.Array, dy: jax.Array, kernel_size: Sizes, strides: Sizes, pairs: Pairs, dilation: Sizes, groups: int
 ) -> jax.Array:
-    """dW (*K, C/G, O): x correlated with the stride-dilated dy, in steps of the kernel's dilation.
+    """DW (*K, C/G, O): x correlated with the stride-dilated dy, in steps of the kernel's dilation.
 
     The axes change their roles: c is the batch, n the channels that are summed. High padding is such that exactly the k
     offsets of the kernel come out; it is negative where the stride left places of x over.
@@ -218,4 +218,3 @@ def _checked(
     strides, dilation = per_axis("conv", "strides", strides, ndim), per_axis("conv", "dilation", dilation, ndim)
     pairs = pad_pairs("conv", padding, x.shape[1:-1], kernel.shape[:-2], strides, dilation)
     return strides, pairs, dilation
-
