@@ -1,0 +1,7 @@
+"""Looking inside a net: gradient checks and summaries."""
+
+from handgrad.insight.check import check_gradients, check_layer
+from handgrad.insight.report import Report, Row
+from handgrad.insight.summary import Summary, SummaryRow, summary
+
+__all__ = ["Report", "Row", "Summary", "SummaryRow", "check_gradients", "check_layer", "summary"]
