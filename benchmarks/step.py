@@ -34,7 +34,7 @@ def pool_by_reshape(x: jax.Array) -> jax.Array:
 def contenders() -> dict[str, tuple[hg.TrainState, object]]:
     """Train state and step by name."""
     net = hg.models.lenet(dropout=0)
-    reshaped = hg.map_layers(lambda l: hg.Lambda(pool_by_reshape) if isinstance(l, hg.MaxPool) else l, net)
+    reshaped = hg.map_layers(lambda layer: hg.Lambda(pool_by_reshape) if isinstance(layer, hg.MaxPool) else layer, net)
     made = {}
     for name, this_net, value_and_grad in [
         ("by hand", net, hg.value_and_grad),
@@ -97,7 +97,8 @@ def main() -> None:
         quartiles = f"{r['low_ms']:.1f}-{r['high_ms']:.1f}"
         faster = f"{r['step_ms'] / ours:.2f} x"
         print(
-            f"{name:46} {r['step_ms']:9.1f} {quartiles:>13} {faster:>11} {r['temporary_MB']:13.1f} {r['compile_s']:10.2f}"
+            f"{name:46} {r['step_ms']:9.1f} {quartiles:>13} {faster:>11} "
+            f"{r['temporary_MB']:13.1f} {r['compile_s']:10.2f}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")

@@ -131,7 +131,10 @@ def test_an_empty_state_comes_back_as_given_and_a_scan_carries_it(layer, in_shap
     params, state, x = jax.eval_shape(lambda: given(layer, in_shape))
     for empty in ((), {}) if not state else ():
         for run in (layer.apply_train, layer.forward):
-            assert jax.eval_shape(lambda params, x, run=run: run(params, x, empty, KEY), params, x)[1] == empty
+            assert (
+                jax.eval_shape(lambda params, x, run=run, empty=empty: run(params, x, empty, KEY), params, x)[1]
+                == empty
+            )
 
     def steps(params, x, state):
         return jax.lax.scan(lambda s, k: (layer.forward(params, x, s, k)[1], 0), state, jax.random.split(KEY, 2))

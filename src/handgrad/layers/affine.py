@@ -68,25 +68,25 @@ class Dense(Affine):
     bias_init: Initializer = initializers.zeros
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
-        """kernel and bias for inputs whose last axis is in_shape[-1]."""
+        """Kernel and bias for inputs whose last axis is in_shape[-1]."""
         if not in_shape:
             raise ValueError("Dense: in_shape must have a last axis, got ()")
         bias_init = self.bias_init if self.use_bias else None
         return self.draw(key, (in_shape[-1], self.features), dtype, self.kernel_init, bias_init), {}
 
     def apply(self, params: Params, x: Array, state: State = ()) -> Array:
-        """x W + b."""
+        """X W + b."""
         return dense(x, *self.weights(params, self.use_bias))
 
     def forward(
         self, params: Params, x: Array, state: State = (), key: Array | None = None
     ) -> tuple[Array, State, Residuals]:
-        """x W + b, keeping x."""
+        """X W + b, keeping x."""
         y, x = dense_forward(x, *self.weights(params, self.use_bias))
         return y, state, {"x": x}
 
     def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
-        """dx = dy Wᵀ, dW = xᵀ dy, db = Σ dy."""
+        """Dx = dy Wᵀ, dW = xᵀ dy, db = Σ dy."""
         dx, dkernel, dbias = dense_backward(residuals["x"], parameter(self, params, "kernel"), dy)
         return dx, {"kernel": dkernel, "bias": dbias} if self.use_bias else {"kernel": dkernel}
 
@@ -130,13 +130,14 @@ class Conv(Affine):
         return {"strides": self.strides, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
-        """kernel and bias for inputs of in_shape (*A, C)."""
+        """Kernel and bias for inputs of in_shape (*A, C)."""
         if not 2 <= len(in_shape) <= 4:
             raise ValueError(f"Conv: in_shape must be (L, C), (H, W, C) or (D, H, W, C), got {tuple(in_shape)}")
         sizes, channels = per_axis("Conv", "kernel_size", self.kernel_size, len(in_shape) - 1), in_shape[-1]
         if not isinstance(self.groups, int) or self.groups < 1 or channels % self.groups or self.features % self.groups:
             raise ValueError(
-                f"Conv: groups must divide the {channels} input channels and {self.features} features, got {self.groups!r}"
+                f"Conv: groups must divide the {channels} input channels and {self.features} features, "
+                f"got {self.groups!r}"
             )
         bias_init = self.bias_init if self.use_bias else None
         shape = (*sizes, channels // self.groups, self.features)

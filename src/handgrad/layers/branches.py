@@ -33,7 +33,7 @@ class Branching(Container):
     """Children that all get x; a subclass says how their outputs join, and how dy parts again."""
 
     def join_outputs(self, outputs: list[Array], x: Array) -> Array:
-        """y of the branches' outputs (and of x itself, where a path is the identity)."""
+        """Y of the branches' outputs (and of x itself, where a path is the identity)."""
         raise NotImplementedError(f"{type(self).__name__}: must define join_outputs")
 
     def part(self, outputs: list[Array]) -> Any:
@@ -62,9 +62,7 @@ class Branching(Container):
                 outputs.append(layer.apply(p, x, s))
         return self.join_outputs(outputs, x)
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """Each branch's apply_train on x, joined."""
         outputs, new_state = [], {}
         for name, layer, p, s, k in self.walk(params, state, key):

@@ -45,7 +45,8 @@ class Container(Layer):
         for argument, tree in (("params", params), ("state", state)):
             self._check_names(argument, tree, [name for name, _ in items])
         for i, (name, layer) in enumerate(items):
-            yield name, layer, entry(params, name), entry(state, name), None if key is None else jax.random.fold_in(key, i)
+            child_key = None if key is None else jax.random.fold_in(key, i)
+            yield name, layer, entry(params, name), entry(state, name), child_key
 
     def _check_names(self, argument: str, tree: Any, names: list[str]) -> None:
         if not isinstance(tree, Mapping):
@@ -128,9 +129,7 @@ class Chain(Container):
                 x = layer.apply(p, x, s)
         return x
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """Each layer's apply_train in turn."""
         new_state = {}
         for name, layer, p, s, k in self.walk(params, state, key):
@@ -157,7 +156,6 @@ class Chain(Container):
             with naming(name, layer):
                 dy, dparams[name] = layer.backward(p, residuals[name], dy)
         return dy, as_params(params, dparams)
-
 
 
 def map_layers(fn: Callable[[Layer], Layer], net: Layer) -> Layer:
@@ -255,7 +253,7 @@ def call_text(container: Layer, layers: Sequence[Layer], **settings: Any) -> str
 
 def entry(tree: Any, name: str) -> Any:
     """A child's part of a tree by name, or () where it has none."""
-    return tree[name] if name in tree else ()
+    return tree.get(name, ()) if isinstance(tree, Mapping) else ()
 
 
 def filled(name: str, tree: Any) -> dict[str, Any]:

@@ -48,24 +48,22 @@ class Dropout(Layer):
         return jax.random.bernoulli(key, 1 - self.rate, x.shape)
 
     def apply(self, params: Params, x: Array, state: State = ()) -> Array:
-        """x itself, or (1 - rate) x in the classic form."""
+        """X itself, or (1 - rate) x in the classic form."""
         return dropout_inference(x, rate=self.rate, inverted=self.inverted)
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
-        """x with a random mask."""
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
+        """X with a random mask."""
         return dropout(x, self.keep(x, key), rate=self.rate, inverted=self.inverted), state
 
     def forward(
         self, params: Params, x: Array, state: State = (), key: Array | None = None
     ) -> tuple[Array, State, Residuals]:
-        """x with the same random mask, which is kept."""
+        """X with the same random mask, which is kept."""
         y, keep = dropout_forward(x, self.keep(x, key), rate=self.rate, inverted=self.inverted)
         return y, state, {"keep": keep}
 
     def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
-        """dy with the mask of forward."""
+        """Dy with the mask of forward."""
         return dropout_backward(residuals["keep"], dy, rate=self.rate, inverted=self.inverted), {}
 
     def inference(self) -> Layer:
@@ -82,9 +80,7 @@ class FrozenDropout(Dropout):
         [0.5, 0.5]
     """
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """The same as apply."""
         return self.apply(params, x, state), state
 

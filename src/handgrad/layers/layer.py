@@ -65,9 +65,7 @@ class Layer:
         """The output y of inference: dropout is off, batch norm uses its running statistics. Never wants a key."""
         raise NotImplementedError(f"{type(self).__name__}: a layer must define apply(params, x, state=())")
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """The output y of training and the new state, by the formula in plain JAX: what `jax.grad` differentiates."""
         return self.apply(params, x, state), state
 
@@ -132,7 +130,9 @@ def check_is_layer(layer: Any, where: str) -> None:
             break
         fields = [n for n, t in own.get("__annotations__", {}).items() if "ClassVar" not in str(t)]
         if "__dataclass_params__" not in own and (fields or "__init__" in own):
-            raise TypeError(f"{where}: {cls.__name__} has settings of its own; decorate it with @dataclass(frozen=True)")
+            raise TypeError(
+                f"{where}: {cls.__name__} has settings of its own; decorate it with @dataclass(frozen=True)"
+            )
     if any(isinstance(value, jax.core.Tracer) for value in vars(layer).values()):
         return  # a setting under vmap or grad: usable within that transformation, which needs no hash
     try:

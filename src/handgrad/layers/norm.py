@@ -8,12 +8,14 @@ import jax.numpy as jnp
 
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, parameter
 from handgrad.ops.batch_norm import (
+    batch_norm,
     batch_norm_backward,
     batch_norm_forward,
     batch_norm_inference,
     batch_norm_inference_backward,
     batch_norm_inference_forward,
 )
+from handgrad.ops.precision import wide
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +52,7 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm: momentum must be between 0 and 1, got {self.momentum}")
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
-        """scale 1 and bias 0; running mean 0 and variance 1."""
+        """Scale 1 and bias 0; running mean 0 and variance 1."""
         if not in_shape:
             raise ValueError("BatchNorm: in_shape must have a channel axis, got ()")
         channels, at_least_float32 = in_shape[-1], dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
@@ -58,16 +60,15 @@ class BatchNorm(Layer):
         return params, {"mean": jnp.zeros(channels, at_least_float32), "var": jnp.ones(channels, at_least_float32)}
 
     def apply(self, params: Params, x: Array, state: State = ()) -> Array:
-        """x normalised by the running statistics."""
+        """X normalised by the running statistics."""
         scale, bias = self._scale_and_bias(params)
         return batch_norm_inference(x, scale, bias, *self._statistics(state), eps=self.eps)
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
-        """x normalised by the statistics of this batch, which the new state takes in."""
-        y, new_state, _ = self.forward(params, x, state, key)
-        return y, new_state
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
+        """X normalised by the statistics of this batch, which the new state takes in."""
+        running, rows = self._statistics(state), tuple(range(x.ndim - 1))
+        y = batch_norm(x, *self._scale_and_bias(params), eps=self.eps)
+        return y, self._moved(running, (wide(x).mean(rows), wide(x).var(rows)))
 
     def forward(
         self, params: Params, x: Array, state: State = (), key: Array | None = None
@@ -75,8 +76,7 @@ class BatchNorm(Layer):
         """The same, keeping x, mean and variance."""
         running = self._statistics(state)
         y, (x, mean, var) = batch_norm_forward(x, *self._scale_and_bias(params), eps=self.eps)
-        moved = [self._moved(old, new) for old, new in zip(running, (mean, var), strict=True)]
-        return y, {"mean": moved[0], "var": moved[1]}, {"x": x, "mean": mean, "var": var}
+        return y, self._moved(running, (mean, var)), {"x": x, "mean": mean, "var": var}
 
     def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
         """dx, which reaches x through the statistics too, dscale and dbias."""
@@ -96,9 +96,11 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm: needs its state with mean and var, got {state!r}; pass the state from init")
         return state["mean"], state["var"]
 
-    def _moved(self, running: Array, batch: Array) -> Array:
-        keep = jnp.asarray(self.momentum, running.dtype)
-        return keep * running + (1 - keep) * batch.astype(running.dtype)
+    def _moved(self, running: tuple[Array, Array], batch: tuple[Array, Array]) -> dict[str, Array]:
+        """The running statistics moved towards those of the batch."""
+        keep = jnp.asarray(self.momentum, running[0].dtype)
+        mean, var = (keep * old + (1 - keep) * new.astype(old.dtype) for old, new in zip(running, batch, strict=True))
+        return {"mean": mean, "var": var}
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,9 +114,7 @@ class FrozenBatchNorm(BatchNorm):
         [[3.0], [3.0]]
     """
 
-    def apply_train(
-        self, params: Params, x: Array, state: State = (), key: Array | None = None
-    ) -> tuple[Array, State]:
+    def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """The same as apply; the state stays."""
         return self.apply(params, x, state), state
 

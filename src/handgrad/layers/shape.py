@@ -23,7 +23,7 @@ class Flatten(Layer):
     kind: ClassVar[str] = "flatten"
 
     def apply(self, params: Params, x: Array, state: State = ()) -> Array:
-        """x as (N, everything else)."""
+        """X as (N, everything else)."""
         if x.ndim < 1:
             raise ValueError("Flatten: x must have a batch axis, got a scalar")
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -35,7 +35,7 @@ class Flatten(Layer):
         return self.apply(params, x), state, {"in_shape": Static(x.shape)}
 
     def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
-        """dy in x's shape."""
+        """Dy in x's shape."""
         return dy.reshape(residuals["in_shape"].value), {}
 
 

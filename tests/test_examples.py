@@ -1,0 +1,68 @@
+"""Each example runs as its reader runs it, in a process of its own, and its output says what its docstring promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def output_of(name):
+    """What a script prints, with warnings as errors, in the environment of a user: no x64, no strict promotion."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
+    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / name)],
+        env=env | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    return run.stdout
+
+
+def numbers(pattern, text):
+    return [float(number) for number in re.findall(pattern, text)]
+
+
+def test_toy_trainer_learns_the_digits():
+    output = output_of("toy_trainer.py")
+    accuracy, loss = numbers(r"test accuracy ([\d.]+) %", output), numbers(r"loss ([\d.]+)", output)
+    assert len(accuracy) == len(loss) == 10
+    assert accuracy[-1] > 93 and loss[-1] < loss[0] / 5
+
+
+@pytest.mark.slow
+def test_manual_and_automatic_training_stay_together():
+    output = output_of("manual_vs_automatic.py")
+    rows = re.findall(r"^ *(\d+) +([\d.]+) +([\d.]+) +([\d.e+-]+)$", output, re.MULTILINE)
+    assert float(rows[-1][1]) < 0.5 * float(rows[0][1])
+    assert max(abs(float(by_hand) - float(automatic)) for _, by_hand, automatic, _ in rows) < 1e-3
+    assert 0 < numbers(r"largest difference of the losses +([\d.e+-]+)", output)[0] < 1e-3
+    assert 0 < numbers(r"largest difference of the weights +([\d.e+-]+)", output)[0] < 1e-2
+    by_hand, automatic = re.findall(r"by hand ([\d.]+) ms, automatic ([\d.]+) ms", output)[0]
+    assert float(by_hand) > 0 and float(automatic) > 0
+
+
+@pytest.mark.slow
+def test_custom_layer_is_checked_caught_and_trained():
+    right, wrong, training = output_of("custom_layer.py").split("\n\n")
+    assert "all three agree" in right and "WRONG" not in right
+    assert re.search(r"^x .* manual$", wrong, re.MULTILINE)
+    assert re.search(r"^beta .* -$", wrong, re.MULTILINE)
+    assert "WRONG: 1 of 2 leaves disagree; look first at swish (HalfSwish)" in wrong
+    assert numbers(r"test accuracy ([\d.]+) %", training)[-1] > 85
+
+
+def test_every_example_is_in_the_readme():
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
+    assert not missing
