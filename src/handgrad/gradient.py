@@ -180,7 +180,7 @@ def _is_off(l2: float | Array) -> bool:
 
 
 def _with_penalty(dparams: Any, params: Params, l2: float | Array) -> Any:
-    """dW + 2 λ W for kernels, the other gradients as they are."""
+    """The gradients, with 2 λ W added for kernels."""
     if _is_off(l2):
         return dparams
 
