@@ -15,6 +15,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def pool_by_reshape(x: jax.Array) -> jax.Array:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
-def contenders() -> dict[str, tuple[hg.TrainState, object]]:
+def contenders() -> dict[str, tuple[hg.TrainState, Any]]:
     """Train state and step by name."""
     net = hg.models.lenet(dropout=0)
     reshaped = hg.map_layers(lambda layer: hg.Lambda(pool_by_reshape) if isinstance(layer, hg.MaxPool) else layer, net)
@@ -83,7 +84,7 @@ def measure(batch_size: int, repeats: int) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Print the table, and write it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The hand-written training step beside jax.grad's.")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

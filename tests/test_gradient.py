@@ -1,11 +1,15 @@
 """gradient.py: the objective's hand-written gradient against jax.value_and_grad of the same objective."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import handgrad as hg
+
+MISUSED: Any = hg  # for calls that the type checker would refuse
 
 pytestmark = pytest.mark.core
 NET = hg.Chain(
@@ -120,9 +124,13 @@ def test_a_bad_label_turns_loss_and_gradient_to_nan_in_jit():
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda: hg.Objective(hg.Relu, hg.MeanSquaredError()), TypeError, "Objective, net: .* got the class Relu"),
-        (lambda: hg.Objective(NET, hg.MeanSquaredError), TypeError, r"loss must be .*; write MeanSquaredError\(\)"),
-        (lambda: hg.value_and_grad(lambda p: p), TypeError, "wants an hg.Objective"),
+        (lambda: MISUSED.Objective(hg.Relu, hg.MeanSquaredError()), TypeError, "Objective, net: .* got the class Relu"),
+        (
+            lambda: MISUSED.Objective(NET, hg.MeanSquaredError),
+            TypeError,
+            r"loss must .*; write MeanSquaredError\(\)",
+        ),
+        (lambda: MISUSED.value_and_grad(lambda p: p), TypeError, "wants an hg.Objective"),
         (lambda: hg.value_and_grad(hg.Objective(NET, hg.Hinge()), argnums=2), ValueError, "argnums must be 0"),
         (lambda: hg.value_and_grad(hg.Objective(NET, hg.Hinge()), has_aux=False), ValueError, "always has aux"),
     ],

@@ -87,7 +87,8 @@ def layer(layer: Layer) -> Callable[..., tuple[Array, Any]]:
         return (y, new_state), (params, residuals)
 
     def backward(kept: Any, cotangents: Any):
-        dx, dparams = layer.backward(*kept, cotangents[0])
+        params, residuals = kept
+        dx, dparams = layer.backward(params, residuals, cotangents[0])
         return dparams, dx, None, None
 
     run.defvjp(forward, backward)

@@ -1,6 +1,7 @@
 """Names, order, keys and errors of Chain, Residual and Parallel; map_layers and inference."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 import handgrad as hg
+
+MISUSED: Any = hg  # for calls that the type checker would refuse
 
 pytestmark = pytest.mark.core
 NET = hg.Chain(
@@ -86,7 +89,7 @@ def test_map_layers_reaches_every_leaf_and_keeps_names():
 
 def test_map_layers_refuses_what_is_no_layer():
     with pytest.raises(TypeError, match=r"map_layers, in the place of Conv.*: wants a layer, got NoneType"):
-        hg.map_layers(lambda layer: None, NET)
+        MISUSED.map_layers(lambda layer: None, NET)
 
 
 class NoDataclass(hg.Relu):
@@ -101,8 +104,12 @@ class OwnInit(hg.Relu):
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda: hg.Chain(hg.Relu), TypeError, r"Chain, layer 1: wants a layer, got the class Relu; write Relu\(...\)"),
-        (lambda: hg.Chain(jnp.tanh), TypeError, r"wrap a function as hg.Lambda\(function\)"),
+        (
+            lambda: MISUSED.Chain(hg.Relu),
+            TypeError,
+            r"Chain, layer 1: .* got the class Relu; write Relu\(...\)",
+        ),
+        (lambda: MISUSED.Chain(jnp.tanh), TypeError, r"wrap a function as hg.Lambda\(function\)"),
         (
             lambda: hg.Chain(NoDataclass()),
             TypeError,
@@ -113,8 +120,12 @@ class OwnInit(hg.Relu):
         (lambda: hg.Chain(hg.Relu(name="a"), hg.Dense(1, name="a")), ValueError, "two layers are named 'a'"),
         (lambda: hg.Chain(hg.Relu(name="relu2"), hg.Relu()), ValueError, "two layers are named 'relu2'"),
         (lambda: hg.Parallel(), ValueError, "at least one branch"),
-        (lambda: hg.Parallel(hg.Relu(), join="sum"), ValueError, 'join must be "concatenate", "add" or "multiply"'),
-        (lambda: NET.init(jax.random.key(0), (4, 4.5, 1)), ValueError, "in_shape must be positive ints"),
+        (
+            lambda: MISUSED.Parallel(hg.Relu(), join="sum"),
+            ValueError,
+            'join must be "concatenate", .* got .sum',
+        ),
+        (lambda: NET.init(jax.random.key(0), (4, 0, 1)), ValueError, "in_shape must be positive ints"),
         (
             lambda: NET.apply({"conv7": {}}, jnp.ones((1, 4, 4, 1))),
             ValueError,

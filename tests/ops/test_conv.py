@@ -84,9 +84,7 @@ def drawn_settings(draw):
     return (draw(st.integers(1, 2)), *in_sizes, groups * channels), (*kernel_size, channels, features), settings
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(drawn_settings())
-def test_matches_jax_vjp_over_drawn_settings(case):
+def assert_drawn_case(case):
     x_shape, kernel_shape, kwargs = case
     ndim = len(x_shape) - 2
     strides, dilation = (per_axis("conv", n, kwargs[n], ndim) for n in ("strides", "dilation"))
@@ -97,11 +95,17 @@ def test_matches_jax_vjp_over_drawn_settings(case):
     assert_hand_equals_automatic(*case)
 
 
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(drawn_settings())
+def test_matches_jax_vjp_over_drawn_settings(case):
+    assert_drawn_case(case)
+
+
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(drawn_settings())
 def test_matches_jax_vjp_over_many_drawn_settings(case):
-    test_matches_jax_vjp_over_drawn_settings.hypothesis.inner_test(case)
+    assert_drawn_case(case)
 
 
 def test_equals_the_sum_it_is_defined_by():

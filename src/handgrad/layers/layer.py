@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from handgrad.ops.static import Static as Static
 
 Array = jax.Array
-Params = Mapping[str, Any] | tuple
-State = Mapping[str, Any] | tuple
+Params = Any  # nested dicts of arrays, by name; () where there are none
+State = Any  # likewise
 Residuals = Any
 Shape = tuple[int, ...]
 
@@ -133,7 +134,7 @@ def check_is_layer(layer: Any, where: str) -> None:
             raise TypeError(
                 f"{where}: {cls.__name__} has settings of its own; decorate it with @dataclass(frozen=True)"
             )
-    if any(isinstance(value, jax.core.Tracer) for value in vars(layer).values()):
+    if any(isinstance(value, Tracer) for value in vars(layer).values()):
         return  # a setting under vmap or grad: usable within that transformation, which needs no hash
     try:
         hash(layer)

@@ -141,10 +141,11 @@ def _batch_norm_forward(x, scale, bias, **settings):
 
 
 def _batch_norm_backward(residuals, dy, **settings):
-    return batch_norm_backward(*residuals, dy, **settings)
+    kept, scale = residuals
+    return batch_norm_backward(kept, scale, dy, **settings)
 
 
-def _dropout_backward(keep, dy, **settings):
+def _dropout_backward(keep, dy, **settings) -> tuple[Any, ...]:
     return dropout_backward(keep, dy, **settings), np.zeros(keep.shape, jax.dtypes.float0)
 
 
