@@ -38,24 +38,14 @@ start = hg.init_train_state(net, optimizer, key, x.shape[1:])
 print(hg.summary(net, x.shape[1:]), end="\n\n")
 
 # Biases of 0 put units that see black only exactly on the kink of a ReLU, so the check is made a little beside.
-moved = jax.tree.map(lambda leaf: leaf + 0.05, start.params)
+moved = jax.tree.map(lambda leaf: leaf + 0.05 if leaf.ndim == 1 else leaf, start.params)
 report = hg.check_gradients(objective, moved, jnp.asarray(x[:4]), y[:4], start.state, key, coordinates=4)
 print(report, end="\n\n", flush=True)
 if not report.ok:
     raise SystemExit(1)
 
 step = hg.make_train_step(objective, optimizer)  # value_and_grad=jax.value_and_grad trains by automatic gradients
-run_dir = fresh_run_dir(options.run_dir)
-end, history = hg.fit(
-    start,
-    step,
-    x,
-    y,
-    batch_size=options.batch_size,
-    epochs=options.epochs,
-    seed=options.seed,
-    validation=validation,
-    run_dir=run_dir,
-)
-print(f"\ntrained {int(end.step):,} steps in {sum(history['seconds']):.1f} s\n")
-print_results(net, end, hg.data.normalise(digits.test_x), digits.test_y, digits.classes, run_dir)
+options.run_dir = fresh_run_dir(options.run_dir)
+end, history = hg.fit(start, step, x, y, validation=validation, **vars(options))
+print(f"trained {int(end.step):,} steps in {sum(history['seconds']):.1f} s\n")
+print_results(net, end, hg.data.normalise(digits.test_x), digits.test_y, digits.classes, options.run_dir)

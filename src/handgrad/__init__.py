@@ -8,7 +8,7 @@ objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
 (loss, aux), grads = hg.value_and_grad(objective)(params, x, y, state, key)
 """
 
-from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules
+from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules, viz
 from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
 from handgrad.insight import check_gradients, check_layer, summary
@@ -126,5 +126,6 @@ __all__ = [
     "summary",
     "top_k_accuracy",
     "value_and_grad",
+    "viz",
     "zero_one_loss",
 ]

@@ -14,7 +14,6 @@ from jax.test_util import check_grads, check_vjp
 from handgrad.ops import conv, conv_backward, conv_forward
 from handgrad.ops.spatial import pad_pairs, per_axis
 
-pytestmark = pytest.mark.core
 STATIC = ("strides", "padding", "dilation", "groups")
 CASES = [  # x, kernel, settings
     pytest.param((2, 7, 1), (3, 1, 2), {}, id="one-axis"),
@@ -61,6 +60,7 @@ def assert_hand_equals_automatic(x_shape, kernel_shape, settings, dtype=jnp.floa
         np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * float(np.abs(want).max()), err_msg=name)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("x_shape, kernel_shape, settings", CASES)
 def test_matches_jax_vjp(x_shape, kernel_shape, settings):
     assert_hand_equals_automatic(x_shape, kernel_shape, settings)
@@ -108,6 +108,7 @@ def test_matches_jax_vjp_over_many_drawn_settings(case):
     assert_drawn_case(case)
 
 
+@pytest.mark.core
 def test_equals_the_sum_it_is_defined_by():
     (x, w, b), (s, t), (d, e), (low, left) = draw([(2, 6, 7, 3), (2, 3, 3, 2), (2,)]), (2, 1), (2, 1), (1, 2)
     y = conv(x, w, b, strides=(s, t), dilation=(d, e), padding=((low, 0), (left, 1)))
@@ -170,6 +171,7 @@ def test_bad_settings_are_named(x, kernel, settings, error, message):
         conv(jnp.ones(x), jnp.ones(kernel), **settings)
 
 
+@pytest.mark.core
 def test_bad_dtypes_and_bias_are_named():
     x, kernel = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2))
     with pytest.raises(TypeError, match="conv: x must be floating, got uint8"):

@@ -23,7 +23,7 @@ from handgrad.layers.layer import Array, Layer, Params, Shape, State, check_is_l
 def check_gradients(
     objective: Objective,
     params: Params,
-    x: Array,
+    x: Any,
     y: Any,
     state: State = (),
     key: Array | None = None,

@@ -1,0 +1,78 @@
+"""Where a run goes, and what there is to say of it in the end."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from handgrad import viz
+from handgrad.layers.layer import Layer
+from handgrad.metrics import accuracy, confusion_matrix
+from handgrad.training import TrainState, checkpoint, predict
+
+
+def holds_run(folder: str | os.PathLike[str]) -> bool:
+    """Whether `fit` has written to the folder."""
+    return (Path(folder) / "metrics.jsonl").exists() or any(Path(folder).glob("checkpoints/*.npz"))
+
+
+def fresh_run_dir(folder: str | os.PathLike[str]) -> Path:
+    """The folder if it holds no run yet, else the first of folder-2, folder-3, ... that holds none.
+
+    Example:
+        >>> import tempfile
+        >>> first = fresh_run_dir(Path(tempfile.mkdtemp()) / "digits")
+        >>> first.mkdir()
+        >>> (first / "metrics.jsonl").touch()
+        >>> first.name, fresh_run_dir(first).name
+        ('digits', 'digits-2')
+    """
+    folder = fresh = Path(folder)
+    number = 1
+    while holds_run(fresh):
+        number += 1
+        fresh = folder.with_name(f"{folder.name}-{number}")
+    return fresh
+
+
+def print_results(
+    net: Layer,
+    train_state: TrainState,
+    x: Any,
+    y: Any,
+    classes: Sequence[str],
+    run_dir: str | os.PathLike[str],
+    *,
+    figures: bool = True,
+) -> float:
+    """Test a net, draw its run, and print confusion matrix, where all is, and last the line `test accuracy 98.9 %`.
+
+    Args:
+        net: what was trained.
+        train_state: what training gave.
+        x: test images (n, H, W, C), as the net wants them.
+        y: their classes, ints (n,).
+        classes: the classes' names.
+        run_dir: the run's folder, as `fit` wrote it.
+        figures: whether to draw; without matplotlib a line says how to get it.
+
+    Returns:
+        The test accuracy, from 0 to 1.
+    """
+    run_dir, logits = Path(run_dir), predict(net, train_state.params, train_state.state, x)
+    counts = np.asarray(confusion_matrix(jnp.asarray(logits), y, len(classes)))
+    print(f"{viz.confusion_text(counts, classes)}\n")
+    print(f"checkpoint  {checkpoint.latest(run_dir / 'checkpoints')}")
+    print(f"metrics     {run_dir / 'metrics.jsonl'}")
+    if figures:
+        try:
+            paths = viz.draw_run(run_dir, train_state.params, x, y, logits, classes)
+            print(f"figures     {run_dir / 'figures'}: {', '.join(path.name for path in paths)}")
+        except ImportError as error:
+            print(f"figures     none; {error}")
+    right = float(accuracy(jnp.asarray(logits), y))
+    print(f"test accuracy {100 * right:.1f} %")
+    return right

@@ -1,0 +1,68 @@
+"""Small nets: a layer of perceptrons, dense nets, and convolutional nets for images of 8x8 to 32x32."""
+
+from collections.abc import Sequence
+
+from handgrad.layers import Chain, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Relu
+
+
+def perceptron(classes: int = 10) -> Chain:
+    """One layer of soft perceptrons, one a class: logits = x W + b.
+
+    Source: Rosenblatt, The perceptron, 1958; with softmax in the place of his threshold, which has no useful gradient.
+
+    Example:
+        >>> perceptron(3)
+        Chain(Flatten(), Dense(3))
+    """
+    return Chain(Flatten(), Dense(classes))
+
+
+def mlp(classes: int = 10, hidden: Sequence[int] = (128, 64), dropout: float = 0.0) -> Chain:
+    """Dense layers with ReLU between them.
+
+    Args:
+        classes: the number of outputs.
+        hidden: the width of each hidden layer.
+        dropout: the rate of dropout behind each hidden layer, 0 for none.
+
+    Source: Rumelhart, Hinton and Williams, Learning representations by back-propagating errors, 1986.
+
+    Example:
+        >>> mlp(3, hidden=(8,))
+        Chain(Flatten(), Dense(8), Relu(), Dense(3))
+    """
+    layers: list[Layer] = [Flatten()]
+    for width in hidden:
+        layers += [Dense(width), Relu(), *([Dropout(dropout)] if dropout else [])]
+    return Chain(*layers, Dense(classes))
+
+
+def lenet(classes: int = 10, dropout: float = 0.5) -> Chain:
+    """The LeNet-like net of the README, for images of about 28x28: two 5x5 convolutions with pools, two dense layers.
+
+    857,738 parameters at 28x28x1 and 10 classes. `dropout` is the rate before the last layer, 0 for none.
+
+    Source: after LeCun et al., Gradient-based learning applied to document recognition, 1998; with ReLU, max pools and
+    more features.
+
+    Example:
+        >>> lenet(dropout=0)
+        Chain(Conv(32, 5), Relu(), MaxPool(2), Conv(64, 5), Relu(), MaxPool(2), Flatten(), Dense(256), Relu(),
+            Dense(10))
+    """
+    features = (Conv(32, 5), Relu(), MaxPool(2), Conv(64, 5), Relu(), MaxPool(2))
+    head = (Flatten(), Dense(256), Relu(), *((Dropout(dropout),) if dropout else ()), Dense(classes))
+    return Chain(*features, *head)
+
+
+def digits_cnn(classes: int = 10, dropout: float = 0.5) -> Chain:
+    """A net for the 8x8 digits: two 3x3 convolutions with pools, one dense layer.
+
+    79,626 parameters at 8x8x1 and 10 classes. `dropout` is the rate before the last layer, 0 for none.
+
+    Example:
+        >>> digits_cnn(dropout=0)
+        Chain(Conv(64, 3), Relu(), MaxPool(2), Conv(128, 3), Relu(), MaxPool(2), Flatten(), Dense(10))
+    """
+    features = (Conv(64, 3), Relu(), MaxPool(2), Conv(128, 3), Relu(), MaxPool(2))
+    return Chain(*features, Flatten(), *((Dropout(dropout),) if dropout else ()), Dense(classes))

@@ -1,0 +1,15 @@
+"""Figures, drawn with matplotlib, which is imported when the first one is drawn: `pip install 'handgrad[plots]'`.
+
+Each function draws into the Axes it is given, or into a new Figure of its own, and returns the Axes; `save` writes it
+to a file. No pyplot and no rcParams: nothing global changes, and no display is needed. A new Figure is transparent, its
+text and lines of middle tones that can be read on white paper as on a dark page.
+"""
+
+from handgrad.viz.canvas import save
+from handgrad.viz.confusion import confusion, confusion_text
+from handgrad.viz.kernels import kernels
+from handgrad.viz.learning import learning_curve
+from handgrad.viz.run import draw_run
+from handgrad.viz.wrong import wrong
+
+__all__ = ["confusion", "confusion_text", "draw_run", "kernels", "learning_curve", "save", "wrong"]

@@ -1,0 +1,49 @@
+"""All the figures of a run, in its folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from handgrad.metrics import confusion_matrix
+from handgrad.viz.canvas import save
+from handgrad.viz.confusion import confusion
+from handgrad.viz.kernels import kernels
+from handgrad.viz.learning import learning_curve
+from handgrad.viz.wrong import wrong
+
+
+def draw_run(
+    run_dir: str | os.PathLike[str], params: Any, x: Any, y: Any, logits: Any, classes: Sequence[str]
+) -> list[Path]:
+    """Draw a run that `fit` has written: learning curve, first-layer kernels, wrong images and confusion matrix.
+
+    Args:
+        run_dir: the run's folder, with its metrics.jsonl; figures go to its subfolder `figures`.
+        params: what was trained.
+        x: test images (n, H, W, 1 or 3).
+        y: their classes, ints (n,).
+        logits: what the net says of them, (n, K).
+        classes: the K names.
+
+    Returns:
+        The paths of the PNG files; without convolutions in the net there are no kernels.
+
+    Raises:
+        ImportError: without matplotlib.
+        OSError: no metrics.jsonl in run_dir.
+        ValueError: shapes that do not fit.
+    """
+    run_dir, y, predictions = Path(run_dir), np.asarray(y), np.asarray(logits).argmax(1)
+    curve = learning_curve(run_dir / "metrics.jsonl")
+    epochs = curve.get_title().partition(" after ")[2]
+    curve.set_title(f"test accuracy {100 * np.mean(predictions == y):.1f} % after {epochs}")
+    figures = {"learning_curve": curve}
+    if any(np.ndim(leaf) == 4 for leaf in jax.tree.leaves(params)):
+        figures["kernels"] = kernels(params)
+    figures["wrong"] = wrong(x, y, predictions, classes)
+    figures["confusion"] = confusion(confusion_matrix(predictions, y, len(classes)), classes)
+    return [save(ax, run_dir / "figures" / f"{name}.png") for name, ax in figures.items()]

@@ -1,0 +1,79 @@
+"""The images that a net takes for something else."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handgrad.viz.canvas import canvas, without_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def wrong(x: Any, y: Any, predictions: Any, classes: Sequence[str], most: int = 24, ax: "Axes | None" = None) -> "Axes":
+    """Draw the wrongly classified images, each with `predicted → true` below it.
+
+    Args:
+        x: images (n, H, W, 1) or (n, H, W, 3), of any scale: each is drawn from its darkest to its brightest value.
+        y: their true classes, ints (n,).
+        predictions: the predicted ones, ints (n,), or logits (n, K).
+        classes: the K names.
+        most: how many to draw, at most.
+        ax: where to draw; None makes a Figure.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: shapes that do not fit, or most below 1.
+
+    Example:
+        >>> wrong(np.eye(4)[None, :, :, None], [1], [0], ["cat", "dog"]).get_title()
+        '1 of 1 images is wrong: predicted → true'
+    """
+    x, y, predictions = np.asarray(x, np.float32), np.asarray(y), np.asarray(predictions)
+    predictions = predictions.argmax(1) if predictions.ndim == 2 else predictions
+    if x.ndim != 4 or x.shape[3] not in (1, 3) or not len(x) == len(y) == len(predictions):
+        raise ValueError(
+            f"wrong: x must be (n, H, W, 1 or 3) with n labels and predictions, got {x.shape}, {y.shape} and "
+            f"{predictions.shape}"
+        )
+    if most < 1:
+        raise ValueError(f"wrong: most must be at least 1, got {most}")
+    mistakes = np.flatnonzero(predictions != y)
+    shown = mistakes[:most]
+    captions = [_caption(classes[int(predictions[i])], classes[int(y[i])]) for i in shown]
+    long = any("\n" in caption for caption in captions)
+    columns, gap = (6, 0.5) if long else (8, 0.32)
+    rows = max(-(-len(shown) // columns), 1)
+    ax = canvas(ax, columns * (1.1 if long else 0.85), rows * (1 + gap) * (1.1 if long else 0.85) + 0.5)
+    for place, (i, caption) in enumerate(zip(shown, captions, strict=True)):
+        row, column = divmod(place, columns)
+        top, left = row * (1 + gap), column
+        ax.imshow(
+            _picture(x[i]), cmap="gray", extent=(left + 0.05, left + 0.95, top + 0.9, top), interpolation="nearest"
+        )
+        ax.text(
+            left + 0.5, top + 0.94, caption, ha="center", va="top", fontsize=8 if long else 10,
+            color=ax.title.get_color(),
+        )  # fmt: skip
+    ax.set(xlim=(0, columns), ylim=(rows * (1 + gap), 0))
+    without_axis(ax)
+    verb, part = "is" if len(mistakes) == 1 else "are", f", {len(shown)} of them here" * (len(shown) < len(mistakes))
+    arrow = ": predicted → true" if len(shown) else ""
+    ax.set_title(f"{len(mistakes) or 'none'} of {len(x)} images {verb} wrong{part}{arrow}")
+    return ax
+
+
+def _caption(predicted: str, true: str) -> str:
+    """On one line where both names are short, else on two."""
+    return f"{predicted} → {true}" if len(predicted) + len(true) <= 6 else f"{predicted}\n→ {true}"
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    """From 0 to 1, without the axis of a single channel."""
+    low, high = image.min(), image.max()
+    image = (image - low) / ((high - low) or 1)
+    return image[..., 0] if image.shape[-1] == 1 else image
