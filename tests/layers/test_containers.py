@@ -172,3 +172,14 @@ def test_guided_backprop_is_one_line():
     net = hg.map_layers(lambda layer: Guided() if isinstance(layer, hg.Relu) else layer, hg.Chain(hg.Relu(), hg.Relu()))
     _, _, residuals = net.forward({}, jnp.array([1.0, 2.0, -1.0]))
     assert net.backward({}, residuals, jnp.array([3.0, -4.0, 5.0]))[0].tolist() == [3.0, 0.0, 0.0]
+
+
+def test_numpy_input_in_float64_is_taken_without_a_warning_in_float32_mode():
+    net = hg.Chain(hg.MaxPool(2), hg.AvgPool(2, padding=1), hg.BatchNorm(), hg.Dropout(0.5), hg.Softmax())
+    with jax.enable_x64(False):
+        state = {"batchnorm1": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}
+        params = {"batchnorm1": {"scale": jnp.ones(1), "bias": jnp.zeros(1)}}
+        x = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
+        y, _, residuals = net.forward(params, x, state, jax.random.key(0))
+        dx, _ = net.backward(params, residuals, y)
+        assert y.dtype == net.apply(params, x, state).dtype == dx.dtype == jnp.float32

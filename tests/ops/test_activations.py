@@ -145,3 +145,11 @@ def test_relu_keeps_one_byte_an_element():
 def test_integers_are_refused(name):
     with pytest.raises(TypeError, match=f"{name}: x must be floating, got int32"):
         getattr(ops, name)(jnp.ones(3, jnp.int32))
+
+
+@pytest.mark.parametrize("slope", [0.25, np.float64(0.25), jnp.float32(0.25)], ids=["number", "numpy", "array"])
+def test_leaky_relu_keeps_half_precision_of_numpy_arrays_and_slopes(slope):
+    x = np.array([-4.0, 2.0], jnp.bfloat16)
+    y, live = ops.leaky_relu_forward(x, negative_slope=slope)
+    dx = ops.leaky_relu_backward(live, x, negative_slope=slope)
+    assert y.dtype == dx.dtype == jnp.bfloat16 and y.tolist() == dx.tolist() == [-1.0, 2.0]

@@ -63,8 +63,7 @@ def test_round_trip(tmp_path, name):
     path = tmp_path / "new folder" / "a.npz"
     checkpoint.save(path, TREES[name])
     same(checkpoint.load(path, like=TREES[name]), TREES[name])
-    if name != "train state":
-        same(checkpoint.load(path), TREES[name])
+    same(checkpoint.load(path), TREES[name])
     checkpoint.verify(path)
     assert os.listdir(path.parent) == ["a.npz"]
 
@@ -90,14 +89,14 @@ def test_every_dtype_round_trips(tmp_path, dtype):
     same(checkpoint.load(tmp_path / "a.npz"), tree)
 
 
-def test_without_like_a_train_state_comes_back_and_other_named_tuples_as_dicts(tmp_path):
+def test_without_like_our_named_tuples_come_back_and_others_as_dicts(tmp_path):
     saved = train_state()
     checkpoint.save(tmp_path / "a.npz", saved._replace(state=Pair(jnp.ones(1), None)))
     loaded = checkpoint.load(tmp_path / "a.npz")
     assert isinstance(loaded, TrainState)
     same(loaded.params, saved.params)
     same(loaded.state, {"one": jnp.ones(1), "other": None})
-    assert set(loaded.opt_state) == {"step", "memory"}
+    same(loaded.opt_state, saved.opt_state)
 
 
 def test_like_may_be_abstract(tmp_path):

@@ -124,6 +124,7 @@ class Chain(Container):
 
     def apply(self, params: Params, x: Array, state: State = ()) -> Array:
         """Each layer's apply in turn."""
+        x = jnp.asarray(x)
         for name, layer, p, s, _ in self.walk(params, state):
             with naming(name, layer):
                 x = layer.apply(p, x, s)
@@ -131,7 +132,7 @@ class Chain(Container):
 
     def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """Each layer's apply_train in turn."""
-        new_state = {}
+        x, new_state = jnp.asarray(x), {}
         for name, layer, p, s, k in self.walk(params, state, key):
             with naming(name, layer):
                 x, s = layer.apply_train(p, x, s, k)
@@ -142,7 +143,7 @@ class Chain(Container):
         self, params: Params, x: Array, state: State = (), key: Array | None = None
     ) -> tuple[Array, State, Residuals]:
         """Each layer's forward in turn, residuals kept by name."""
-        new_state, residuals = {}, {}
+        x, new_state, residuals = jnp.asarray(x), {}, {}
         for name, layer, p, s, k in self.walk(params, state, key):
             with naming(name, layer):
                 x, s, residuals[name] = layer.forward(p, x, s, k)

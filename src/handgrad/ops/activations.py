@@ -84,7 +84,8 @@ def leaky_relu(x: jax.Array, *, negative_slope: float = 0.01) -> jax.Array:
         [-0.25  0.    2.  ]
     """
     check.floating("leaky_relu", x=x)
-    return jnp.where(x <= 0, negative_slope * x, x)
+    x = jnp.asarray(x)
+    return jnp.where(x <= 0, jnp.asarray(negative_slope, x.dtype) * x, x)
 
 
 def leaky_relu_forward(x: jax.Array, *, negative_slope: float = 0.01) -> tuple[jax.Array, jax.Array]:
@@ -94,7 +95,8 @@ def leaky_relu_forward(x: jax.Array, *, negative_slope: float = 0.01) -> tuple[j
 
 def leaky_relu_backward(live: jax.Array, dy: jax.Array, *, negative_slope: float = 0.01) -> jax.Array:
     """The gradient dx, of the shape and dtype of dy: dy where the unit is positive, α dy elsewhere."""
-    return jnp.where(live, dy, negative_slope * dy)
+    dy = jnp.asarray(dy)
+    return jnp.where(live, dy, jnp.asarray(negative_slope, dy.dtype) * dy)
 
 
 def tanh(x: jax.Array) -> jax.Array:

@@ -97,7 +97,8 @@ def bind(name: str, arrays: tuple, settings: dict[str, Any]) -> tuple[tuple, dic
     try:
         bound = inspect.signature(RULES[name].op).bind(*arrays, **settings)
     except TypeError as error:
-        raise TypeError(f"{name}: {error}; its arguments are {inspect.signature(RULES[name].op)}") from None
+        arguments = ", ".join(inspect.signature(RULES[name].op).parameters)
+        raise TypeError(f"{name}: {error}; its arguments are {arguments}") from None
     return tuple(array for array in bound.args if array is not None), bound.kwargs
 
 

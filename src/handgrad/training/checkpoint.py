@@ -71,8 +71,8 @@ def load(path: str | os.PathLike, like: Any = None) -> Any:
     Args:
         path: a file that `save` wrote.
         like: a tree of the wanted structure, shapes and dtypes, such as a fresh train state: of arrays or of
-            `jax.ShapeDtypeStruct`. Without it dicts, lists, tuples and `TrainState` come back as they were, other named
-            tuples, such as optimizers' states, as dicts by field.
+            `jax.ShapeDtypeStruct`. Without it dicts, lists, tuples, `TrainState` and the states of our optimizers come
+            back as they were, other libraries' named tuples as dicts by field.
 
     Returns:
         The tree, of jax arrays.

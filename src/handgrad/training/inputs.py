@@ -32,6 +32,8 @@ def check_labels(op: str, x: Any, y: Any, logits_shape: tuple[int, ...], ignore_
         raise TypeError(f"{op}: y must be an array, got {type(y).__name__}")
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(f"{op}: x and y must have as many examples, got x {x.shape} and y {y.shape}")
+    if y.shape[1:] == (1,) and len(logits_shape) == 2 and logits_shape[1] > 1:
+        raise ValueError(f"{op}: y must be ({len(y)},) for {logits_shape[1]} classes, got {y.shape}; use y[:, 0]")
     if y.ndim != 1 or len(logits_shape) != 2 or not jnp.issubdtype(y.dtype, jnp.integer):
         return
     values, classes = np.asarray(y), max(logits_shape[-1], 2)

@@ -9,7 +9,10 @@ from typing import Any
 
 import jax
 
+from handgrad.optimizers import OptState
 from handgrad.training.step import TrainState
+
+OURS = {"TrainState": TrainState, "OptState": OptState}
 
 
 def leaf_names(tree: Any) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def described(tree: Any, path: tuple = ()) -> Any:
 
 
 def rebuilt(structure: Any, leaves: dict[str, Any]) -> Any:
-    """The tree of a description. A named tuple that is no `TrainState` comes back as a dict by field.
+    """The tree of a description. A named tuple of another library comes back as a dict by field.
 
     Args:
         structure: what `described` gave.
@@ -89,7 +92,7 @@ def rebuilt(structure: Any, leaves: dict[str, Any]) -> Any:
         items = [rebuilt(part, leaves) for part in content]
         return items if kind == "list" else tuple(items)
     fields = {key: rebuilt(part, leaves) for key, part in content}
-    return TrainState(**fields) if kind == "TrainState" else fields
+    return OURS[kind](**fields) if kind in OURS else fields
 
 
 def _joined(path: Any) -> str:
