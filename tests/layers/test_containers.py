@@ -179,7 +179,7 @@ def test_numpy_input_in_float64_is_taken_without_a_warning_in_float32_mode():
     with jax.enable_x64(False):
         state = {"batchnorm1": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}
         params = {"batchnorm1": {"scale": jnp.ones(1), "bias": jnp.zeros(1)}}
-        x = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
+        x: Any = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
         y, _, residuals = net.forward(params, x, state, jax.random.key(0))
         dx, _ = net.backward(params, residuals, y)
         assert y.dtype == net.apply(params, x, state).dtype == dx.dtype == jnp.float32

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +149,7 @@ def test_integers_are_refused(name):
 
 @pytest.mark.parametrize("slope", [0.25, np.float64(0.25), jnp.float32(0.25)], ids=["number", "numpy", "array"])
 def test_leaky_relu_keeps_half_precision_of_numpy_arrays_and_slopes(slope):
-    x = np.array([-4.0, 2.0], jnp.bfloat16)
+    x: Any = np.array([-4.0, 2.0], jnp.bfloat16)
     y, live = ops.leaky_relu_forward(x, negative_slope=slope)
     dx = ops.leaky_relu_backward(live, x, negative_slope=slope)
     assert y.dtype == dx.dtype == jnp.bfloat16 and y.tolist() == dx.tolist() == [-1.0, 2.0]
