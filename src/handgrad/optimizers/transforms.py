@@ -86,12 +86,23 @@ def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
 
     def update(grads: Tree, state: tuple[()], params: Tree | None = None) -> tuple[Tree, tuple[()]]:
         gs = jax.tree.map(wide, grads)
-        dtype = max((g.dtype for g in jax.tree.leaves(gs)), key=lambda d: d.itemsize, default=jnp.float32)
-        norm = jnp.sqrt(sum((jnp.sum(g * g).astype(dtype) for g in jax.tree.leaves(gs)), jnp.zeros((), dtype)))
+        norm = global_norm(gs)
         scale = as_type_of(max_norm, norm) / jnp.maximum(norm, as_type_of(max_norm, norm))
         return jax.tree.map(lambda w, g: (as_type_of(scale, w) * w).astype(g.dtype), gs, grads), state
 
     return Optimizer(lambda params: (), update)
+
+
+def global_norm(tree: Tree) -> jax.Array:
+    """The square root of the sum of all squares, of the widest dtype in the tree and float32 at least.
+
+    Example:
+        >>> float(global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
+        5.0
+    """
+    leaves = [wide(leaf) for leaf in jax.tree.leaves(tree)]
+    dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize, default=jnp.float32)
+    return jnp.sqrt(sum((jnp.sum(leaf * leaf).astype(dtype) for leaf in leaves), jnp.zeros((), dtype)))
 
 
 def add_decayed_weights(weight_decay: ArrayLike) -> Optimizer:

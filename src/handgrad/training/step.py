@@ -23,8 +23,8 @@ from handgrad.gradient import Objective
 from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
-from handgrad.ops.precision import wide
 from handgrad.optimizers import apply_updates
+from handgrad.optimizers.transforms import global_norm
 from handgrad.training.evaluate import right
 
 
@@ -155,12 +155,6 @@ def batch_accuracy(loss: Loss, logits: Array, y: Array, weights: Array | None) -
     hits, counted = right(loss, logits, y)
     counted = counted.astype(jnp.float32) * (1 if weights is None else jnp.asarray(weights, jnp.float32))
     return (hits * counted).sum() / counted.sum()
-
-
-def global_norm(tree: Any) -> Array:
-    """The square root of the sum of all squares, float32 at least."""
-    squares = [jnp.sum(jnp.square(wide(leaf))) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares[1:], start=squares[0])) if squares else jnp.zeros((), jnp.float32)
 
 
 def copied(tree: Any) -> Any:
