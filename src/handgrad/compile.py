@@ -19,14 +19,13 @@ import jax
 from jax.extend.core import find_top_trace
 
 CPU_OPTIONS: Mapping[str, str] = {
-    "xla_cpu_experimental_ynn_fusion_type": ",".join(
-        f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "ELTWISE", "REDUCE")
-    )
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 }
-"""XLA's library calls for products, elementwise code and sums, but not for convolutions, which its default takes too.
+"""XLA's library calls for products and sums, but neither for convolutions nor for elementwise code.
 
-Of the four settings measured on a whole LeNet-like step (batch 128, 2 cores) this was the fastest, 1.3 times as fast as
-the default; products alone and none at all came between the two.
+By default XLA takes them for convolutions too, which it then computes two to twenty times slower. Elementwise code in
+the library is as fast as XLA's own loops in most nets, and up to thirty times slower where slices are added up, as in
+pools that overlap and in depthwise convolutions. The measurements are in docs/algorithms.md.
 """
 
 

@@ -10,8 +10,7 @@ from jax import lax
 
 from handgrad.insight import check_layer
 from handgrad.layers import AvgPool, Conv, Dense, Dropout, Lambda, Layer, MaxPool, Relu, Tanh
-from handgrad.ops.conv import conv_input_gradient
-from handgrad.ops.spatial import pad_pairs
+from handgrad.ops.conv import conv_backward
 
 
 def wrong_rows(report):
@@ -55,9 +54,8 @@ class NoPaddingRow(Conv):
 class NotFlipped(Conv):
     def backward(self, params: Any, residuals, dy):
         dx, dparams = super().backward(params, residuals, dy)
-        pairs = pad_pairs("conv", "SAME", dx.shape[1:-1], (3, 3), (1, 1), (1, 1))
         flipped = jnp.flip(params["kernel"], (0, 1))
-        return conv_input_gradient(flipped, dy, dx.shape[1:-1], (1, 1), pairs, (1, 1), 1), dparams
+        return conv_backward(residuals["x"], flipped, dy)[0], dparams
 
 
 class NoPaddingRowPool(AvgPool):

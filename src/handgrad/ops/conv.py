@@ -17,6 +17,9 @@ left out, so each is linear in the two others, and each one's derivatives are th
    batch n is summed as channels are in forward, the channels c are carried along as a batch is.
 With G groups, group g maps channels c in [g C/G, (g+1) C/G) to features o in [g O/G, (g+1) O/G), each group for itself.
 
+The three formulas stand below as XLA's convolution. Forward and backward take faster algorithms for some shapes, by the
+rule in ops/conv_algorithms.py.
+
 Shapes: x and dx (N, *A, C), kernel W and dW (*K, C/G, O), bias (O,), y and dy (N, *P, O), P as in ops/spatial.py.
 Source: LeCun et al., Gradient-based learning applied to document recognition, 1998; Dumoulin and Visin, A guide to
 convolution arithmetic for deep learning, 2016, chapter 4.
@@ -29,7 +32,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from handgrad.ops import check
-from handgrad.ops.spatial import Padding, Pairs, Sizes, pad_pairs, per_axis, span
+from handgrad.ops import conv_algorithms as fast
+from handgrad.ops.spatial import Padding, Sizes, Windows, out_sizes, pad_pairs, per_axis, span
 
 Ints = int | Sequence[int]
 
@@ -69,18 +73,8 @@ def conv(
         >>> conv(x, jnp.array([1.0, 0.0, -1.0]).reshape(3, 1, 1), padding="VALID").ravel().tolist()
         [-2.0, -2.0]
     """
-    strides, pairs, dilation = _checked(x, kernel, bias, strides, padding, dilation, groups)
-    spatial = _SPATIAL[x.ndim - 2]
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=strides,
-        padding=pairs,
-        rhs_dilation=dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups,
-    )
-    return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
+    windows = _checked(x, kernel, bias, strides, padding, dilation, groups)
+    return _with_bias(conv_output(x, kernel, windows, groups), bias)
 
 
 def conv_forward(
@@ -92,9 +86,27 @@ def conv_forward(
     padding: Padding = "SAME",
     dilation: Ints = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The output y (N, *P, O) and the residual x (N, *A, C); the kernel is given to backward again."""
-    return conv(x, kernel, bias, strides=strides, padding=padding, dilation=dilation, groups=groups), x
+    """The output y (N, *P, O) and the residual x (N, *A, C); the kernel is given to backward again.
+
+    Args:
+        x: as in `conv`, and so are the settings.
+        kernel: as in `conv`.
+        bias: as in `conv`.
+        strides: as in `conv`.
+        padding: as in `conv`.
+        dilation: as in `conv`.
+        groups: as in `conv`.
+        algorithm: "direct", "product", "taps" or "groups"; None for the choice of the rule.
+
+    Raises:
+        ValueError: as in `conv`, or an algorithm that cannot take this convolution.
+        TypeError: as in `conv`.
+    """
+    windows = _checked(x, kernel, bias, strides, padding, dilation, groups)
+    fast.check_algorithm("conv_forward", algorithm, (_OUTPUT,), windows, groups, x.shape[-1])
+    return _with_bias(_OUTPUT(x, kernel, windows, groups, algorithm), bias), x
 
 
 def conv_backward(
@@ -106,6 +118,7 @@ def conv_backward(
     padding: Padding = "SAME",
     dilation: Ints = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients of `conv`.
 
@@ -117,67 +130,110 @@ def conv_backward(
         padding: see `conv`.
         dilation: see `conv`.
         groups: see `conv`.
+        algorithm: "direct", "product", "taps", "groups", or "phases", which dx alone has; None for the choice of the
+            rule.
 
     Returns:
         dx (N, *A, C), dkernel (*K, C/groups, O) and dbias (O,).
+
+    Raises:
+        ValueError: as in `conv`, or an algorithm that cannot take this convolution.
+        TypeError: as in `conv`.
     """
-    strides, pairs, dilation = _checked(x, kernel, None, strides, padding, dilation, groups)
-    dx = conv_input_gradient(kernel, dy, x.shape[1:-1], strides, pairs, dilation, groups)
-    dkernel = conv_kernel_gradient(x, dy, kernel.shape[:-2], strides, pairs, dilation, groups)
+    windows = _checked(x, kernel, None, strides, padding, dilation, groups)
+    fast.check_algorithm("conv_backward", algorithm, (_INPUT_GRADIENT, _KERNEL_GRADIENT), windows, groups, x.shape[-1])
+    dx = _INPUT_GRADIENT(kernel, dy, windows, groups, algorithm)
+    dkernel = _KERNEL_GRADIENT(x, dy, windows, groups, algorithm)
     return dx, dkernel, dy.sum(tuple(range(dy.ndim - 1)))
 
 
-def conv_input_gradient(
-    kernel: jax.Array, dy: jax.Array, in_sizes: Sizes, strides: Sizes, pairs: Pairs, dilation: Sizes, groups: int
-) -> jax.Array:
+def _with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
+
+
+def conv_output(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int) -> jax.Array:
+    """Y (N, *P, O) without bias."""
+    spatial = _SPATIAL[x.ndim - 2]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=windows.strides,
+        padding=windows.padding,
+        rhs_dilation=windows.dilation,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
+    )
+
+
+def conv_input_gradient(kernel: jax.Array, dy: jax.Array, windows: Windows, groups: int) -> jax.Array:
     """Dx (N, *A, C): the stride-dilated dy convolved with the flipped kernel whose channels and features are turned.
 
     The dilated dy has (P-1)s + 1 places. It is padded by e - 1 - l at the low end, with e = (k-1)d + 1, and at the high
     end so that A places come out; a negative pad crops.
     """
     spatial = _SPATIAL[dy.ndim - 2]
-    padding = [
-        (e - 1 - low, a + low - (p - 1) * s - 1)
-        for e, a, p, s, (low, _) in zip(
-            span(kernel.shape[:-2], dilation), in_sizes, dy.shape[1:-1], strides, pairs, strict=True
-        )
-    ]
+    padding = [(e - 1 - low, a + low - (p - 1) * s - 1) for e, a, p, s, low in _axes(windows)]
     return lax.conv_general_dilated(
         dy,
         _turned(kernel, groups),
-        window_strides=(1,) * len(in_sizes),
+        window_strides=(1,) * len(padding),
         padding=padding,
-        lhs_dilation=strides,
-        rhs_dilation=dilation,
+        lhs_dilation=windows.strides,
+        rhs_dilation=windows.dilation,
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )
 
 
-def conv_kernel_gradient(
-    x: jax.Array, dy: jax.Array, kernel_size: Sizes, strides: Sizes, pairs: Pairs, dilation: Sizes, groups: int
-) -> jax.Array:
+def conv_kernel_gradient(x: jax.Array, dy: jax.Array, windows: Windows, groups: int) -> jax.Array:
     """DW (*K, C/G, O): x correlated with the stride-dilated dy, in steps of the kernel's dilation.
 
     The axes change their roles: c is the batch, n the channels that are summed. High padding is such that exactly the k
     offsets of the kernel come out; it is negative where the stride left places of x over.
     """
     spatial = _SPATIAL[dy.ndim - 2]
-    padding = [
-        (low, e - a - low + (p - 1) * s)
-        for e, a, p, s, (low, _) in zip(
-            span(kernel_size, dilation), x.shape[1:-1], dy.shape[1:-1], strides, pairs, strict=True
-        )
-    ]
+    padding = [(low, e - a - low + (p - 1) * s) for e, a, p, s, low in _axes(windows)]
     return lax.conv_general_dilated(
         x,
         dy,
-        window_strides=dilation,
+        window_strides=windows.dilation,
         padding=padding,
-        rhs_dilation=strides,
+        rhs_dilation=windows.strides,
         dimension_numbers=(f"C{spatial}N", f"I{spatial}O", f"{spatial}NC"),
         batch_group_count=groups,
     )
+
+
+_OUTPUT = fast.Map(
+    conv_output,
+    {"product": fast.output_by_product, "taps": fast.output_by_taps, "groups": fast.output_by_groups},
+    batch=0,
+)
+_INPUT_GRADIENT = fast.Map(
+    conv_input_gradient,
+    {
+        "product": fast.input_gradient_by_product,
+        "taps": fast.input_gradient_by_taps,
+        "groups": fast.input_gradient_by_groups,
+        "phases": fast.input_gradient_by_phases,
+    },
+    batch=1,
+)
+_KERNEL_GRADIENT = fast.Map(
+    conv_kernel_gradient,
+    {
+        "product": fast.kernel_gradient_by_product,
+        "groups": fast.kernel_gradient_by_groups,
+        "taps": fast.kernel_gradient_by_taps,
+    },
+    batch=None,
+)
+
+
+def _axes(windows: Windows) -> list[Sizes]:
+    """Span e, input places a, output places p, stride s and low padding l of each axis."""
+    spans, lows = span(windows.window, windows.dilation), [low for low, _ in windows.padding]
+    return list(zip(spans, windows.in_sizes, windows.out_sizes, windows.strides, lows, strict=True))
 
 
 def _turned(kernel: jax.Array, groups: int) -> jax.Array:
@@ -197,8 +253,8 @@ def _checked(
     padding: Padding,
     dilation: Ints,
     groups: int,
-) -> tuple[Sizes, Pairs, Sizes]:
-    """Strides, padding and dilation an axis, once everything fits."""
+) -> Windows:
+    """Where the windows lie, once everything fits."""
     check.floating("conv", x=x, kernel=kernel, bias=bias)
     ndim = x.ndim - 2
     if ndim not in _SPATIAL:
@@ -216,5 +272,6 @@ def _checked(
     if bias is not None and bias.shape != (features,):
         raise ValueError(f"conv: bias must be {(features,)} to match kernel {kernel.shape}, got {bias.shape}")
     strides, dilation = per_axis("conv", "strides", strides, ndim), per_axis("conv", "dilation", dilation, ndim)
-    pairs = pad_pairs("conv", padding, x.shape[1:-1], kernel.shape[:-2], strides, dilation)
-    return strides, pairs, dilation
+    in_sizes, window = x.shape[1:-1], kernel.shape[:-2]
+    pairs = pad_pairs("conv", padding, in_sizes, window, strides, dilation)
+    return Windows(in_sizes, window, strides, dilation, pairs, out_sizes(in_sizes, window, strides, dilation, pairs))
