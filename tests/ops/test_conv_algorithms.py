@@ -118,3 +118,18 @@ def test_infinities_stay_in_their_group():
     x, kernel = draw((1, 4, 4, 4), (3, 3, 1, 4))
     y, backward = vjp("conv", x.at[..., 0].set(jnp.inf), kernel, groups=4)
     assert jnp.isfinite(y[..., 1:]).all() and jnp.isfinite(backward(jnp.ones_like(y))[1][..., 1:]).all()
+
+
+def test_a_loop_that_would_be_too_long_is_not_taken(monkeypatch):
+    assert chosen(monkeypatch, (1, 70, 2), (65, 1, 2), groups=2)[0] == "groups"
+    assert chosen(monkeypatch, (1, 140, 1), (1, 1, 1), strides=70, padding=1)[1] == "direct"
+
+
+@pytest.mark.parametrize("algorithm, x_shape, kernel_shape, settings", ALL)
+def test_an_empty_batch(algorithm, x_shape, kernel_shape, settings):
+    x, kernel = draw((0, *x_shape[1:]), kernel_shape)
+    y = conv(x, kernel, **settings)
+    dx, dkernel, _ = conv_backward(x, kernel, y, algorithm=algorithm, **settings)
+    assert dx.shape == x.shape and dkernel.shape == kernel.shape and not dkernel.any()
+    if algorithm != "phases":
+        assert conv_forward(x, kernel, algorithm=algorithm, **settings)[0].shape == y.shape

@@ -65,6 +65,6 @@ def unrolled(fast: Op, plain: Op, batch: int | None) -> Op:
 
 def _joined(op: Op, batch: int, count: int, *arrays: jax.Array) -> jax.Array:
     """All members as one: their batches, one after the other, as one batch."""
-    joined = [a.reshape(-1, *a.shape[2:]) if number == batch else a for number, a in enumerate(arrays)]
+    joined = [a.reshape(count * a.shape[1], *a.shape[2:]) if number == batch else a for number, a in enumerate(arrays)]
     y = op(*joined)
     return y.reshape(count, len(y) // count, *y.shape[1:])

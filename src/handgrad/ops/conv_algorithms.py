@@ -33,6 +33,7 @@ from handgrad.ops.spatial import Windows, sum_by_phases, taps
 
 Solve = Callable[..., jax.Array]  # (a, b, windows, groups)
 Algorithm = Callable[[jax.Array, jax.Array, Windows, int, Solve], jax.Array]
+MOST_TERMS = 64  # terms or convolutions that a loop over taps or phases may write into one program
 MOST_GROUPS = 32  # convolutions that stand side by side in one program
 BUNDLE = 32  # channels that groups of a kernel gradient share a convolution up to
 
@@ -101,6 +102,10 @@ def obstacle(algorithm: str, windows: Windows, groups: int, channels: int) -> st
         )
     if algorithm == "taps" and (groups == 1 or channels != groups):
         return f"it wants groups of one channel each, got {channels} channels in {groups} groups"
+    if algorithm == "taps" and prod(windows.window) > MOST_TERMS:
+        return f"it wants a kernel of at most {MOST_TERMS} places, got {windows.window}"
+    if algorithm == "phases" and prod(windows.strides) > MOST_TERMS:
+        return f"it wants strides with a product of at most {MOST_TERMS}, got {windows.strides}"
     if algorithm == "groups" and groups == 1:
         return "it wants more than one group"
     if algorithm == "phases" and (prod(windows.strides) == 1 or prod(windows.dilation) > 1):
@@ -120,7 +125,7 @@ def output_by_taps(x: jax.Array, kernel: jax.Array, windows: Windows, groups: in
         wide(tap)[..., None] * _to_rank(w, tap) for tap, w in zip(taps(x, windows, 0), weights, strict=True)
     )
     y = sum(others, start=first)
-    return y.reshape(*y.shape[:-2], -1).astype(x.dtype)
+    return y.reshape(*y.shape[:-2], kernel.shape[-1]).astype(x.dtype)
 
 
 def output_by_groups(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
@@ -145,7 +150,7 @@ def input_gradient_by_taps(kernel: jax.Array, dy: jax.Array, windows: Windows, g
     weights = _by_tap(kernel, groups)
 
     def term(number: int, dy: jax.Array) -> jax.Array:
-        by_channel = wide(dy).reshape(*dy.shape[:-1], groups, -1)
+        by_channel = wide(dy).reshape(*dy.shape[:-1], groups, dy.shape[-1] // groups)
         return (by_channel * _to_rank(weights[number], dy)).sum(-1)
 
     return sum_by_phases(term, (dy,), windows).astype(dy.dtype)
@@ -174,7 +179,9 @@ def input_gradient_by_phases(
         phases.append(solve(part, dy, of_phase, groups) if prod(sizes) else empty)
     for axis, s in reversed(list(enumerate(windows.strides))):
         phases = [jnp.stack(phases[n : n + s], axis + 2) for n in range(0, len(phases), s)]
-    whole = phases[0].reshape(len(dy), *(q * s for q, s in zip(rows, windows.strides, strict=True)), -1)
+    whole = phases[0].reshape(
+        len(dy), *(q * s for q, s in zip(rows, windows.strides, strict=True)), phases[0].shape[-1]
+    )
     inside = [slice(low, low + a) for a, _, (low, _) in axes]
     return whole[(slice(None), *inside)]
 
@@ -188,7 +195,7 @@ def kernel_gradient_by_product(x: jax.Array, dy: jax.Array, windows: Windows, gr
 
 def kernel_gradient_by_taps(x: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
     """dW_i = Σ_{n, p} x_i dy, for one channel a group."""
-    by_channel = wide(dy).reshape(*dy.shape[:-1], groups, -1)
+    by_channel = wide(dy).reshape(*dy.shape[:-1], groups, dy.shape[-1] // groups)
     rows = tuple(range(dy.ndim - 1))
     dkernel = jnp.stack([(wide(tap)[..., None] * by_channel).sum(rows) for tap in taps(x, windows, 0)])
     return dkernel.reshape(*windows.window, 1, dy.shape[-1]).astype(x.dtype)
@@ -213,7 +220,7 @@ def _strided(x: jax.Array, windows: Windows) -> jax.Array:
 
 def _by_tap(kernel: jax.Array, groups: int) -> jax.Array:
     """A depthwise kernel (*K, 1, C M) as (taps, C, M), in float32 at least."""
-    return wide(kernel).reshape(-1, groups, kernel.shape[-1] // groups)
+    return wide(kernel).reshape(prod(kernel.shape[:-2]), groups, kernel.shape[-1] // groups)
 
 
 def _to_rank(weights: jax.Array, x: jax.Array) -> jax.Array:

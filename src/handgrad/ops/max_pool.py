@@ -213,7 +213,7 @@ def _backward_by_axes(winner: jax.Array, dy: jax.Array, windows: Windows) -> jax
 
     Windows that chose the same row of the same columns have the same winner within it, for it is that row's own.
     """
-    total = wide(dy)
+    total, winner = wide(dy), winner.astype(jnp.int32)  # a library that XLA may call rounds 8-bit quotients
     for axis in range(dy.ndim - 2):
         step = winner.dtype.type(prod(windows.window[axis + 1 :]))
         along = windows.along(axis, (*windows.in_sizes[: axis + 1], *windows.out_sizes[axis + 1 :]))

@@ -64,6 +64,8 @@ def pad_pairs(
     else:
         pairs = _explicit(op, padding, len(in_sizes))
     for axis, (size, e, s, (low, high)) in enumerate(zip(in_sizes, spans, strides, pairs, strict=True)):
+        if ceil_mode and low + size == 0:
+            raise ValueError(f"{op}: spatial axis {axis} is empty, so no window can start in it; pad it at the low end")
         if e > low + size + high + (s - 1 if ceil_mode else 0):
             raise ValueError(
                 f"{op}: the window spans {e} places on spatial axis {axis}, the padded input has {low + size + high} "
@@ -209,7 +211,8 @@ def sum_by_phases(
     phases = [sums.get(phase, nothing) for phase in product(*map(range, windows.strides))]
     for axis, s in reversed(list(enumerate(windows.strides))):
         phases = [jnp.stack(phases[n : n + s], axis + 2) for n in range(0, len(phases), s)]
-    whole = phases[0].reshape(len(nothing), *(q * s for q, s in zip(rows, windows.strides, strict=True)), -1)
+    sizes = (q * s for q, s in zip(rows, windows.strides, strict=True))
+    whole = phases[0].reshape(len(nothing), *sizes, nothing.shape[-1])
     return _slice(whole, [low for low, _ in windows.padding], windows.in_sizes)
 
 
