@@ -6,7 +6,7 @@ RUN_DIR ?= runs/digits
 # Compiling dominates the tests, not arithmetic: one XLA thread a worker, one worker a core.
 TEST_FLAGS ?= -n auto --dist worksteal -q
 
-.PHONY: help train test test-slow quick lint format notebooks bench wheel clean
+.PHONY: help train test test-slow quick lint format notebooks bench survive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,6 +25,10 @@ $(VENV)/train: $(VENV)/made pyproject.toml
 
 $(VENV)/dev: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks]'
+	touch $@ $(VENV)/train
+
+$(VENV)/bench: $(VENV)/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[plots,bench]'
 	touch $@ $(VENV)/train
 
 train: $(VENV)/train  ## train the digits net by hand-derived gradients, checked first
@@ -51,8 +55,11 @@ format: $(VENV)/dev  ## format the code
 notebooks: $(VENV)/dev  ## run the notebooks afresh
 	$(BIN)/python notebooks/run.py
 
-bench: $(VENV)/dev  ## time the hand-written step against jax.grad, side by side
-	$(BIN)/python benchmarks/step.py
+bench: $(VENV)/bench  ## time handgrad beside its peers, for docs/ (BENCH="--only steps,pools" for a part)
+	$(BIN)/python -m benchmarks $(BENCH)
+
+survive: $(VENV)/dev  ## try 5,000 random settings that must not abort XLA (over an hour)
+	$(BIN)/python tests/aborts.py --settings 5000
 
 wheel: $(VENV)/dev  ## build the wheel and the source archive into dist/
 	$(BIN)/python -m build
