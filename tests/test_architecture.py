@@ -10,7 +10,8 @@ import handgrad
 pytestmark = pytest.mark.core
 BOTTOM = ["initializers", "optimizers", "schedules", "metrics", "data", "compile"]  # these import nothing of ours
 ORDER = [
-    *["ops", *BOTTOM, "layers", "losses", "gradient", "bridge", "insight", "training", "models", "viz", "cli"],
+    *["ops", *BOTTOM, "layers", "losses", "gradient", "bridge", "insight", "training", "models", "benchmark"],
+    *["viz", "cli"],
     "__main__",
 ]
 ROOT = Path(handgrad.__file__).parent

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import handgrad
+from handgrad.benchmark import SECTIONS
+from handgrad.cli.bench import bench
 from handgrad.cli.check import IN_SHAPES, check, summary
 from handgrad.cli.planted import ERRORS
 from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
@@ -59,7 +61,7 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary):
+    for add in (_add_train, _add_check, _add_summary, _add_bench):
         add(commands)
     return parser
 
@@ -129,6 +131,13 @@ def _add_summary(commands: Any) -> None:
     own = ", ".join(f"{','.join(map(str, shape))} for {name}" for name, shape in IN_SHAPES.items())
     command.add_argument("--in-shape", metavar="H,W,C", type=in_shape, help=f"of one image (28,28,1; {own})")
     command.add_argument("--batch", metavar="N", type=at_least(1), default=1, help="how many images (%(default)s)")
+
+
+def _add_bench(commands: Any) -> None:
+    command = _command(commands, "bench", bench, "time steps and pools by hand beside jax.grad's on this machine")
+    command.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)} (all)")
+    command.add_argument("--quick", action="store_true", help="small and short, to see that it works")
+    command.add_argument("--json", metavar="FILE", help="also write the figures to this file")
 
 
 def _command(commands: Any, name: str, run: Callable, purpose: str) -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""The benchmark suite: handgrad beside Flax, Equinox, Haiku, plain JAX and PyTorch. `python -m benchmarks --help`."""
