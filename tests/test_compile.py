@@ -7,6 +7,7 @@ import pytest
 
 from handgrad import compile as compiling
 from handgrad.compile import at_top_level, jit
+from handgrad.ops import max_pool_forward, softmax
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ def test_options_are_refused_inside_by_a_plain_jit():
 
 
 def test_the_options_reach_the_compiler_on_cpu_only(monkeypatch):
+    assert compiling.cpu_options_work()  # tried once, and not by the spy
     tried = []
     real = jax.jit
 
@@ -106,6 +108,16 @@ def test_methods():
 
     jax.tree_util.register_static(Scale)
     assert Scale()(2.0) == 6
+
+
+@pytest.mark.parametrize("ties", ["first", "split"])
+@pytest.mark.parametrize("window", [2, 9])
+def test_pools_and_softmax_keep_nan_under_the_options(ties, window):
+    x = jnp.arange(1.0, 163).reshape(1, 9, 18, 1).at[0, 3, 3, 0].set(jnp.nan)
+    pool = jit(lambda x: max_pool_forward(x, window=window, ties=ties)[0])
+    np.testing.assert_array_equal(pool(x), max_pool_forward(x, window=window, ties=ties)[0])
+    assert jnp.isnan(pool(x)).sum() == 1
+    assert jnp.isnan(jit(lambda x: softmax(x.reshape(9, 18)))(x)).any(-1).tolist() == [n == 3 for n in range(9)]
 
 
 def test_lower_has_the_options_where_a_call_would():

@@ -25,7 +25,10 @@ CPU_OPTIONS: Mapping[str, str] = {
 
 By default XLA takes them for convolutions too, which it then computes two to twenty times slower. Elementwise code in
 the library is as fast as XLA's own loops in most nets, and up to thirty times slower where slices are added up, as in
-pools that overlap and in depthwise convolutions. The measurements are in docs/algorithms.md.
+pools that overlap and in depthwise convolutions; it also saturates 8-bit integers and hides NaN in a ReLU. The
+measurements are in docs/algorithms.md.
+One thing differs from XLA's own sums: a reduction by `max` or `min` (jnp.max, not jnp.maximum) leaves NaN out instead
+of returning it. No op of this library builds on that; your own functions under `jit` should not either.
 """
 
 
@@ -64,6 +67,8 @@ def jit(
     static_argnames: str | Sequence[str] | None = None,
 ) -> Jitted:
     """`jax.jit` with the compiler options that make convolutional nets fast on CPU; the same as `jax.jit` elsewhere.
+
+    On CPU, jnp.max and jnp.min inside it leave NaN out, see `CPU_OPTIONS`.
 
     Args:
         f: a function of arrays.

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from handgrad.ops import check
-from handgrad.ops.precision import wide
+from handgrad.ops.precision import sum_rows, wide
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -59,9 +59,9 @@ def batch_norm_forward(
 ) -> tuple[jax.Array, Residuals]:
     """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,); mean and var in float32 at least."""
     _check("batch_norm", x, eps, scale=scale, bias=bias)
-    places, rows = wide(x), _all_but_last(x)
-    mean = places.mean(rows)
-    var = jnp.square(places - _along_last(mean, x)).mean(rows)
+    places, count = wide(x), math.prod(x.shape[:-1])
+    mean = sum_rows(places) / count
+    var = sum_rows(jnp.square(places - _along_last(mean, x))) / count
     return _affine(_normalised(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)
 
 
@@ -86,9 +86,9 @@ def batch_norm_backward(
         True [1.]
     """
     x, mean, var = residuals
-    normalised, dwide, rows = _normalised(x, mean, var, eps), wide(dy), _all_but_last(x)
-    dbias = dwide.sum(rows)
-    dscale = (dwide * normalised).sum(rows)
+    normalised, dwide = _normalised(x, mean, var, eps), wide(dy)
+    dbias = sum_rows(dwide)
+    dscale = sum_rows(dwide * normalised)
     count = math.prod(x.shape[:-1])
     inner = dwide - _along_last(dbias / count, x) - normalised * _along_last(dscale / count, x)
     dx = _gain(x, scale, var, eps) * inner
@@ -136,10 +136,10 @@ def batch_norm_inference_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients dx (..., C), dscale (C,), dbias (C,) of `batch_norm_inference`; mean and var have none."""
     x, mean, var = residuals
-    dwide, rows = wide(dy), _all_but_last(x)
+    dwide = wide(dy)
     dx = _gain(x, scale, var, eps) * dwide
-    dscale = (dwide * _normalised(x, mean, var, eps)).sum(rows)
-    return dx.astype(dy.dtype), dscale.astype(scale.dtype), dwide.sum(rows).astype(scale.dtype)
+    dscale = sum_rows(dwide * _normalised(x, mean, var, eps))
+    return dx.astype(dy.dtype), dscale.astype(scale.dtype), sum_rows(dwide).astype(scale.dtype)
 
 
 def _normalised(x: jax.Array, mean: jax.Array, var: jax.Array, eps: float) -> jax.Array:
@@ -159,10 +159,6 @@ def _along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
 def _gain(x: jax.Array, scale: jax.Array, var: jax.Array, eps: float) -> jax.Array:
     """γ r, shaped to meet the last axis of x."""
     return _along_last(scale, x) * lax.rsqrt(_along_last(var, x) + eps)
-
-
-def _all_but_last(x: jax.Array) -> tuple[int, ...]:
-    return tuple(range(x.ndim - 1))
 
 
 def _check(op: str, x: jax.Array, eps: float, **vectors: jax.Array) -> None:

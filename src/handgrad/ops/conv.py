@@ -33,6 +33,7 @@ from jax import lax
 
 from handgrad.ops import check
 from handgrad.ops import conv_algorithms as fast
+from handgrad.ops.precision import sum_rows
 from handgrad.ops.spatial import Padding, Sizes, Windows, out_sizes, pad_pairs, per_axis, span
 
 Ints = int | Sequence[int]
@@ -144,7 +145,7 @@ def conv_backward(
     fast.check_algorithm("conv_backward", algorithm, (_INPUT_GRADIENT, _KERNEL_GRADIENT), windows, groups, x.shape[-1])
     dx = _INPUT_GRADIENT(kernel, dy, windows, groups, algorithm)
     dkernel = _KERNEL_GRADIENT(x, dy, windows, groups, algorithm)
-    return dx, dkernel, dy.sum(tuple(range(dy.ndim - 1)))
+    return dx, dkernel, sum_rows(dy)
 
 
 def _with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:

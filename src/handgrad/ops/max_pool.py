@@ -20,6 +20,7 @@ more than 32 places: w (N, P.., C, words).
 Source: Ranzato et al., CVPR 2007 (max pooling); Krizhevsky et al., NeurIPS 2012 (overlapping windows).
 """
 
+import functools
 from collections.abc import Sequence
 from math import prod
 
@@ -231,7 +232,7 @@ def _backward_by_axes(winner: jax.Array, dy: jax.Array, windows: Windows) -> jax
 def _forward_split(x: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
     """The maximum and the tied taps: bit i of a window is set where tap i is the maximum and no padding."""
     found = taps(x, windows, -jnp.inf)
-    y, real = jnp.stack(found).max(0), _in_input(windows)
+    y, real = functools.reduce(jnp.maximum, found), _in_input(windows)
     words = [jnp.zeros(y.shape, _word_dtype(windows)) for _ in range(0, len(found), WORD)]
     nan_before = jnp.zeros(y.shape, bool)
     for number, tap in enumerate(found):
