@@ -40,7 +40,7 @@ def unrolled(fast: Op, plain: Op, batch: int | None) -> Op:
 
     @member.def_vmap
     def all_members(count: int, batched: list[bool], a: jax.Array, b: jax.Array) -> tuple[jax.Array, bool]:
-        a, b = jnp.asarray(a), jnp.asarray(b)  # custom_vmap refuses NumPy arrays under jit, and vmap lets them through
+        a, b = jnp.asarray(a), jnp.asarray(b)  # vmap lets NumPy arrays through
         if not any(batched):  # happens under the vmap of a jvp, where only tangents are batched
             return member(a, b), False
         if batch is not None and batched == [number == batch for number in (0, 1)]:
@@ -54,7 +54,7 @@ def unrolled(fast: Op, plain: Op, batch: int | None) -> Op:
 
     @jax.custom_jvp
     def op(a: jax.Array, b: jax.Array) -> jax.Array:
-        return member(a, b)
+        return member(jnp.asarray(a), jnp.asarray(b))  # custom_vmap refuses NumPy arrays under jit
 
     @op.defjvp
     def tangent(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:

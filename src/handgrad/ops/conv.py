@@ -207,7 +207,7 @@ def conv_kernel_gradient(x: jax.Array, dy: jax.Array, windows: Windows, groups: 
 
 _OUTPUT = fast.Map(
     conv_output,
-    {"product": fast.output_by_product, "taps": fast.output_by_taps, "groups": fast.output_by_groups},
+    {"product": fast.output_by_product, "taps": fast.output_by_taps, "groups": fast.by_groups},
     batch=0,
 )
 _INPUT_GRADIENT = fast.Map(
@@ -215,7 +215,7 @@ _INPUT_GRADIENT = fast.Map(
     {
         "product": fast.input_gradient_by_product,
         "taps": fast.input_gradient_by_taps,
-        "groups": fast.input_gradient_by_groups,
+        "groups": fast.by_groups,
         "phases": fast.input_gradient_by_phases,
     },
     batch=1,

@@ -29,7 +29,7 @@ from jax import lax
 
 from handgrad.ops.batching import unrolled
 from handgrad.ops.precision import wide
-from handgrad.ops.spatial import Windows, sum_by_phases, taps
+from handgrad.ops.spatial import Windows, interleaved, sum_by_phases, taps
 
 Solve = Callable[..., jax.Array]  # (a, b, windows, groups)
 Algorithm = Callable[[jax.Array, jax.Array, Windows, int, Solve], jax.Array]
@@ -55,7 +55,6 @@ class Map:
         A vmap of it is as fast as a loop.
         """
         name = algorithm if algorithm in ("direct", *self.algorithms) else None
-        a, b = jnp.asarray(a), jnp.asarray(b)  # see unrolled
         fast = partial(self.solve, windows=windows, groups=groups, algorithm=name)
         return unrolled(fast, partial(self.direct, windows=windows, groups=groups), self.batch)(a, b)
 
@@ -113,9 +112,16 @@ def obstacle(algorithm: str, windows: Windows, groups: int, channels: int) -> st
     return None
 
 
+def by_groups(a: jax.Array, b: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
+    """The output, or dx: each group's, side by side. Both arrays of both maps hold their groups in the last axis."""
+    pairs = zip(jnp.split(a, groups, -1), jnp.split(b, groups, -1), strict=True)
+    return jnp.concatenate([solve(*pair, windows, 1) for pair in pairs], -1)
+
+
 def output_by_product(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
     """X W at every stride-th place."""
-    return jnp.dot(_strided(x, windows), kernel.reshape(kernel.shape[-2:]))
+    (x,) = taps(x, windows, 0)
+    return jnp.dot(x, kernel.reshape(kernel.shape[-2:]))
 
 
 def output_by_taps(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
@@ -126,12 +132,6 @@ def output_by_taps(x: jax.Array, kernel: jax.Array, windows: Windows, groups: in
     )
     y = sum(others, start=first)
     return y.reshape(*y.shape[:-2], kernel.shape[-1]).astype(x.dtype)
-
-
-def output_by_groups(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
-    """Each group's convolution, side by side."""
-    pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    return jnp.concatenate([solve(*pair, windows, 1) for pair in pairs], -1)
 
 
 def input_gradient_by_product(
@@ -156,14 +156,6 @@ def input_gradient_by_taps(kernel: jax.Array, dy: jax.Array, windows: Windows, g
     return sum_by_phases(term, (dy,), windows).astype(dy.dtype)
 
 
-def input_gradient_by_groups(
-    kernel: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve
-) -> jax.Array:
-    """Each group's gradient, side by side."""
-    pairs = zip(jnp.split(kernel, groups, -1), jnp.split(dy, groups, -1), strict=True)
-    return jnp.concatenate([solve(*pair, windows, 1) for pair in pairs], -1)
-
-
 def input_gradient_by_phases(
     kernel: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve
 ) -> jax.Array:
@@ -177,18 +169,12 @@ def input_gradient_by_phases(
         of_phase = Windows(rows, sizes, ones, ones, ((0, 0),) * len(axes), windows.out_sizes)
         empty = jnp.zeros((len(dy), *rows, part.shape[-2] * groups), dy.dtype)
         phases.append(solve(part, dy, of_phase, groups) if prod(sizes) else empty)
-    for axis, s in reversed(list(enumerate(windows.strides))):
-        phases = [jnp.stack(phases[n : n + s], axis + 2) for n in range(0, len(phases), s)]
-    whole = phases[0].reshape(
-        len(dy), *(q * s for q, s in zip(rows, windows.strides, strict=True)), phases[0].shape[-1]
-    )
-    inside = [slice(low, low + a) for a, _, (low, _) in axes]
-    return whole[(slice(None), *inside)]
+    return interleaved(phases, windows)
 
 
 def kernel_gradient_by_product(x: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
     """xᵀ dy over every stride-th place."""
-    x = _strided(x, windows)
+    (x,) = taps(x, windows, 0)
     rows = tuple(range(x.ndim - 1))
     return lax.dot_general(x, dy, ((rows, rows), ((), ()))).reshape(*windows.window, x.shape[-1], dy.shape[-1])
 
@@ -211,11 +197,6 @@ def kernel_gradient_by_groups(x: jax.Array, dy: jax.Array, windows: Windows, gro
         blocks = solve(x_bundle, dy_bundle, windows, 1).reshape(*windows.window, together, channels, together, features)
         bundles += [blocks[..., g, :, g, :] for g in range(together)]
     return jnp.concatenate(bundles, -1)
-
-
-def _strided(x: jax.Array, windows: Windows) -> jax.Array:
-    """Every stride-th place of x."""
-    return lax.slice(x, (0,) * x.ndim, x.shape, (1, *windows.strides, 1))
 
 
 def _by_tap(kernel: jax.Array, groups: int) -> jax.Array:

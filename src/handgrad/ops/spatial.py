@@ -209,10 +209,15 @@ def sum_by_phases(
         sums[phase] = add(sums[phase], part) if phase in sums else part
     nothing = jnp.zeros_like(next(iter(sums.values())))
     phases = [sums.get(phase, nothing) for phase in product(*map(range, windows.strides))]
+    return interleaved(phases, windows)
+
+
+def interleaved(phases: list[jax.Array], windows: Windows) -> jax.Array:
+    """(N, A.., C) of the places qs + r - l, from the phases r in order, each (N, Q.., C)."""
+    n, *rows, channels = phases[0].shape
     for axis, s in reversed(list(enumerate(windows.strides))):
-        phases = [jnp.stack(phases[n : n + s], axis + 2) for n in range(0, len(phases), s)]
-    sizes = (q * s for q, s in zip(rows, windows.strides, strict=True))
-    whole = phases[0].reshape(len(nothing), *sizes, nothing.shape[-1])
+        phases = [jnp.stack(phases[first : first + s], axis + 2) for first in range(0, len(phases), s)]
+    whole = phases[0].reshape(n, *(q * s for q, s in zip(rows, windows.strides, strict=True)), channels)
     return _slice(whole, [low for low, _ in windows.padding], windows.in_sizes)
 
 
