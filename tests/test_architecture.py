@@ -8,7 +8,15 @@ import pytest
 import handgrad
 
 pytestmark = pytest.mark.core
-BOTTOM = ["initializers", "optimizers", "schedules", "metrics", "data", "compile"]  # these import nothing of ours
+BOTTOM = [
+    "initializers",
+    "optimizers",
+    "schedules",
+    "metrics",
+    "data",
+    "compile",
+    "memory",
+]  # these import nothing of ours
 ORDER = [
     *["ops", *BOTTOM, "layers", "losses", "gradient", "bridge", "insight", "training", "models", "benchmark"],
     *["viz", "cli"],

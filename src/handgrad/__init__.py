@@ -38,6 +38,7 @@ from handgrad.layers import (
     map_layers,
 )
 from handgrad.losses import BinaryCrossEntropy, Hinge, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from handgrad.memory import keep_memory
 from handgrad.metrics import accuracy, confusion_matrix, top_k_accuracy, zero_one_loss
 from handgrad.optimizers import (
     Optimizer,
@@ -111,6 +112,7 @@ __all__ = [
     "init_train_state",
     "initializers",
     "jit",
+    "keep_memory",
     "losses",
     "make_train_step",
     "map_layers",

@@ -13,6 +13,7 @@ from handgrad.gradient import Objective, value_and_grad
 from handgrad.insight import Report, check_gradients, summary
 from handgrad.layers.container import Chain
 from handgrad.losses import SoftmaxCrossEntropy
+from handgrad.memory import keep_memory
 from handgrad.optimizers import adam, adamw, momentum, sgd
 from handgrad.training import fit, init_train_state, make_train_step
 
@@ -45,6 +46,7 @@ GRADIENTS = {"hand": value_and_grad, "automatic": jax.value_and_grad}
 
 def train(options: argparse.Namespace) -> int:
     """Train as the options say; the exit code, 1 where the gradient check fails."""
+    keep_memory()
     run_dir = run_dir_of(options)
     dataset = load(options)
     net = net_of(options, dataset)
