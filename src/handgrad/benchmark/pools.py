@@ -69,11 +69,17 @@ def own_pool(case: PoolCase) -> Callable[[jax.Array], jax.Array]:
 
 def jax_pools(case: PoolCase) -> dict[str, Callable[[jax.Array], jax.Array]]:
     """The same pool in plain JAX, by name."""
+    n, h, w, c = case.shape
+    window, strides = ((h, w), (h, w)) if case.kind == "global" else ((case.window,) * 2, (case.strides,) * 2)
+    sizes, steps = (1, *window, 1), (1, *strides, 1)
+
+    def mean(x: jax.Array) -> jax.Array:
+        return lax.reduce_window(x, 0.0, lax.add, sizes, steps, "VALID") / math.prod(window)
+
     if case.kind == "global":
-        return {THEIRS_MEAN: lambda x: x.mean((1, 2))}
-    sizes, steps = (1, case.window, case.window, 1), (1, case.strides, case.strides, 1)
+        return {THEIRS: lambda x: mean(x).reshape(n, c), THEIRS_MEAN: lambda x: x.mean((1, 2))}
     if case.kind == "avg":
-        return {THEIRS: lambda x: lax.reduce_window(x, 0.0, lax.add, sizes, steps, "VALID") / case.window**2}
+        return {THEIRS: mean}
     pools = {THEIRS: lambda x: lax.reduce_window(x, -jnp.inf, lax.max, sizes, steps, "VALID")}
     if case.window == case.strides:
         by_reshape = reshaped(MaxPool(case.window))
