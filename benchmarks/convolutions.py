@@ -38,6 +38,11 @@ class ConvCase:
         return self.kernel // 2
 
     @property
+    def settings(self) -> dict[str, int]:
+        """What the op takes beside its arrays."""
+        return {"strides": self.strides, "padding": self.padding, "groups": self.groups}
+
+    @property
     def name(self) -> str:
         """Such as "64x14x14x32 k5 o64"."""
         extra = f"{f' s{self.strides}' if self.strides > 1 else ''}{f' g{self.groups}' if self.groups > 1 else ''}"
@@ -109,16 +114,15 @@ def plain(which: str, x: jax.Array, kernel: jax.Array, dy: jax.Array, *, strides
 
 def jax_contenders(case: ConvCase, *arrays: jax.Array) -> dict[tuple[str, str], Callable[[], Any]]:
     """Ours, and lax with both kinds of options, by (which, name). All are checked to compute the same."""
-    settings = {"strides": case.strides, "padding": case.padding, "groups": case.groups}
     runs = {}
     for which in WHICH:
-        by_hand = hg.jit(lambda *arrays, which=which: ours(which, *arrays, **settings))
+        by_hand = hg.jit(lambda *arrays, which=which: ours(which, *arrays, **case.settings))
         automatic: dict[str, Callable] = {OURS: by_hand}
-        automatic["lax"] = jax.jit(lambda *arrays, which=which: plain(which, *arrays, **settings))
+        automatic["lax"] = jax.jit(lambda *arrays, which=which: plain(which, *arrays, **case.settings))
         if takes_our_options():
             options = dict(CPU_OPTIONS)
             automatic["lax, our options"] = jax.jit(
-                lambda *arrays, which=which: plain(which, *arrays, **settings), compiler_options=options
+                lambda *arrays, which=which: plain(which, *arrays, **case.settings), compiler_options=options
             )
         wanted = automatic["lax"](*arrays)
         for name, function in automatic.items():
@@ -132,9 +136,10 @@ def torch_contenders(case: ConvCase, x: np.ndarray, kernel: np.ndarray, dy: np.n
     if peers.load(peers.TORCH_MODULE).reason_absent():
         return {}
     torch_ops = peers.load("torch_ops")
-    runs = torch_ops.conv_contenders(x, kernel, dy, case.strides, case.padding, case.groups)
-    settings = {"strides": case.strides, "padding": case.padding, "groups": case.groups}
-    wanted = {which: jax.jit(lambda *a, which=which: plain(which, *a, **settings))(x, kernel, dy) for which in WHICH}
+    runs = torch_ops.conv_contenders(x, kernel, dy, **case.settings)
+    wanted = {
+        which: jax.jit(lambda *a, which=which: plain(which, *a, **case.settings))(x, kernel, dy) for which in WHICH
+    }
     for (which, layout), run in runs.items():
         turn = torch_ops.as_kernel if which == "kernel gradient" else torch_ops.as_images
         check_close(f"torch, {layout}, {case.name}, {which}", turn(run()), wanted[which], rtol=1e-4)

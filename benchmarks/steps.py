@@ -1,7 +1,6 @@
 """Whole training steps: five nets, every contender, in time, memory, and seconds to trace and compile."""
 
 import gc
-import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 
 from benchmarks import bounds, peers
 from benchmarks.nets import CASES, QUICK_CASES
+from handgrad.benchmark.run import compiled_lines
 from handgrad.benchmark.steps import (
     OURS,
     Case,
@@ -22,7 +22,7 @@ from handgrad.benchmark.steps import (
 )
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
 from handgrad.benchmark.timing import Timing, interleaved
-from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses, compile_seconds, temporary_bytes
+from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses
 
 Say = Callable[[str], None]
 TITLES = {
@@ -60,7 +60,8 @@ def measured(name: str, case: Case, quick: bool, say: Say, notes: list[str]) -> 
     rtol = case.rtol * (10 if jax.default_backend() == "gpu" else 1)  # products there round to fewer bits by default
     say(f"{case.name}: translating the net, compiling")
     trainers = own_trainers(start) | peer_trainers(start, with_defaults)
-    found = compiled_lines(name, case, trainers, 1 if quick else 3)
+    memory, compiling = compiled_lines(case.name, trainers, 1 if quick else 3)
+    found = {"memory": bounded(memory, bounds.MEMORY.get(name, {})), "compile": bounded(compiling, bounds.COMPILE)}
     running: dict[str, Any] = trainers | torch_trainers(start, say, notes)
     check_same_losses(running, rtol=rtol)
     say(f"{case.name}: timing {len(running)} contenders")
@@ -115,17 +116,6 @@ def step_lines(name: str, case: Case, times: dict[str, Timing]) -> list[Line]:
     wanted = dict(bounds.STEPS[name])
     wanted[bounds.better_torch(lines)] = wanted.pop(bounds.TORCH)
     return bounded(lines, wanted)
-
-
-def compiled_lines(name: str, case: Case, trainers: dict[str, Trainer], repeats: int) -> dict[str, list[Line]]:
-    """Temporary memory, and the time to trace and compile."""
-    seconds, compiled = compile_seconds(trainers, repeats)
-    memory = [Line(case.name, contender, temporary_bytes(step) / 1e6) for contender, step in compiled.items()]
-    compiling = [Line(case.name, contender, statistics.median(times)) for contender, times in seconds.items()]
-    return {
-        "memory": bounded(compared(memory, OURS), bounds.MEMORY.get(name, {})),
-        "compile": bounded(compared(compiling, OURS), bounds.COMPILE),
-    }
 
 
 def backward_lines(case: Case, times: dict[str, Timing]) -> list[Line]:

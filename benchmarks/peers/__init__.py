@@ -4,12 +4,13 @@ Every peer starts from our parameters, so all contenders compute the same losses
 """
 
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import jax
 
-from handgrad.layers import Layer
+from handgrad.layers import Chain, Dense, Flatten, Layer
 from handgrad.ops.spatial import pad_pairs, per_axis
 
 MODULES = {"Flax": "flax_net", "Equinox": "equinox_net", "Haiku": "haiku_net"}
@@ -31,6 +32,28 @@ def load(module: str) -> ModuleType:
 def no_counterpart(library: str, layer: Layer) -> TypeError:
     """The error for a layer that a peer's file does not translate."""
     return TypeError(f"benchmarks: {library} has no counterpart of {layer!r} here; add it to benchmarks/peers/")
+
+
+def walked(
+    net: Chain, params: Any, state: Any, in_shape: tuple[int, ...]
+) -> Iterator[tuple[Layer, Any, Any, tuple[int, ...], tuple[int, ...] | None]]:
+    """Each layer of a chain with its params, its state, the shape of one example before it, and the shape flattened.
+
+    The last one is None but from a flatten to the dense layer behind it.
+    """
+    shape, flat = in_shape, None
+    for _, layer, p, s, _ in net.walk(params, state):
+        yield layer, p, s, shape, flat
+        if isinstance(layer, Flatten | Dense):
+            flat = shape if isinstance(layer, Flatten) else None
+        shape = out_shape(layer, p, s, shape)
+
+
+def rows_by_channel(kernel: Any, flat: tuple[int, ...] | None) -> Any:
+    """A dense kernel behind a flatten of H W C, for a library that flattens C H W; any other as it is."""
+    if flat is None or len(flat) != 3:
+        return kernel
+    return kernel.reshape(*flat, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
 
 
 def out_shape(layer: Layer, params: Any, state: Any, in_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 import handgrad as hg
-from benchmarks.peers import no_counterpart, out_shape, pairs_of, window_of
+from benchmarks.peers import no_counterpart, pairs_of, rows_by_channel, walked, window_of
 from handgrad.benchmark.steps import Start
 from handgrad.benchmark.trainer import Step
 
@@ -37,13 +37,7 @@ def chain(net: hg.Layer, params: Any, stats: Any, in_shape: tuple[int, ...]) -> 
     """The modules of a chain, which both paths of a residual block are here too."""
     if not isinstance(net, hg.Chain):
         raise no_counterpart("Equinox", net)
-    modules, shape, flat = [], in_shape, None
-    for _, layer, p, s, _ in net.walk(params, stats):
-        modules.append(module(layer, p, s, shape, flat))
-        if isinstance(layer, hg.Flatten | hg.Dense):
-            flat = shape if isinstance(layer, hg.Flatten) else None
-        shape = out_shape(layer, p, s, shape)
-    return eqx.nn.Sequential(modules)
+    return eqx.nn.Sequential([module(*each) for each in walked(net, params, stats, in_shape)])
 
 
 def module(layer: hg.Layer, params: Any, stats: Any, shape: tuple[int, ...], flat: tuple[int, ...] | None) -> Any:
@@ -89,9 +83,7 @@ def _conv(layer: hg.Conv, params: Any, shape: tuple[int, ...]) -> eqx.nn.Conv2d:
 
 
 def _dense(layer: hg.Dense, params: Any, flat: tuple[int, ...] | None) -> eqx.nn.Linear:
-    kernel = params["kernel"]
-    if flat is not None and len(flat) == 3:
-        kernel = kernel.reshape(*flat, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+    kernel = rows_by_channel(params["kernel"], flat)
     linear = eqx.nn.Linear(*kernel.shape, use_bias=layer.use_bias, key=KEY)
     linear = eqx.tree_at(lambda linear: linear.weight, linear, kernel.T)
     return eqx.tree_at(lambda linear: linear.bias, linear, params["bias"]) if layer.use_bias else linear

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import handgrad as hg
-from benchmarks.peers import no_counterpart, out_shape, pairs_of, window_of
+from benchmarks.peers import no_counterpart, pairs_of, rows_by_channel, walked, window_of
 from handgrad.benchmark.steps import Start
 from handgrad.ops.spatial import per_axis
 
@@ -46,13 +46,7 @@ def chain(net: hg.Layer, params: Any, stats: Any, in_shape: tuple[int, ...]) -> 
     """The modules of a chain, which both paths of a residual block are here too."""
     if not isinstance(net, hg.Chain):
         raise no_counterpart("PyTorch", net)
-    modules, shape, flat = [], in_shape, None
-    for _, layer, p, s, _ in net.walk(params, stats):
-        modules.append(module(layer, p, s, shape, flat))
-        if isinstance(layer, hg.Flatten | hg.Dense):
-            flat = shape if isinstance(layer, hg.Flatten) else None
-        shape = out_shape(layer, p, s, shape)
-    return nn.Sequential(*modules)
+    return nn.Sequential(*(module(*each) for each in walked(net, params, stats, in_shape)))
 
 
 def module(layer: hg.Layer, params: Any, stats: Any, shape: tuple[int, ...], flat: tuple[int, ...] | None) -> nn.Module:
@@ -98,9 +92,7 @@ def _conv(layer: hg.Conv, params: Any, shape: tuple[int, ...]) -> nn.Conv2d:
 
 
 def _dense(layer: hg.Dense, params: Any, flat: tuple[int, ...] | None) -> nn.Linear:
-    kernel = np.asarray(params["kernel"])
-    if flat is not None and len(flat) == 3:
-        kernel = kernel.reshape(*flat, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+    kernel = rows_by_channel(np.asarray(params["kernel"]), flat)
     return _filled(nn.Linear(*kernel.shape, bias=layer.use_bias), kernel.T, params.get("bias"))
 
 

@@ -1,7 +1,7 @@
 """The benchmarks that need no other library: our step beside `jax.grad`'s, our pools beside `reduce_window`."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from handgrad import models
@@ -9,7 +9,7 @@ from handgrad.benchmark import pools
 from handgrad.benchmark.steps import OURS, Case, Start, own_trainers
 from handgrad.benchmark.table import Line, Table, compared, line_of
 from handgrad.benchmark.timing import interleaved
-from handgrad.benchmark.trainer import check_finite, check_same_losses, compile_seconds, temporary_bytes
+from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses, compile_seconds, temporary_bytes
 
 Say = Callable[[str], None]
 
@@ -57,18 +57,26 @@ def step_tables(quick: bool, say: Say) -> list[Table]:
     for case in cases[:1] if quick else cases:
         say(case.name)
         trainers = own_trainers(Start(case))
-        seconds, compiled = compile_seconds(trainers, 1 if quick else 3)
+        case_memory, case_compiling = compiled_lines(case.name, trainers, 1 if quick else 3)
         check_same_losses(trainers, rtol=case.rtol)
         found = interleaved(trainers, **rounds)
         check_finite(trainers)
         times += compared([line_of(case.name, name, timing) for name, timing in found.items()], OURS)
-        memory += compared([Line(case.name, n, temporary_bytes(c) / 1e6) for n, c in compiled.items()], OURS)
-        compiling += compared([Line(case.name, n, statistics.median(s)) for n, s in seconds.items()], OURS)
+        memory += case_memory
+        compiling += case_compiling
     return [
         Table("steps", "A training step", "ms", tuple(times)),
         Table("memory", "Temporary memory of the compiled step", "MB", tuple(memory)),
         Table("compile", "Tracing and compiling the step afresh", "s", tuple(compiling)),
     ]
+
+
+def compiled_lines(name: str, trainers: Mapping[str, Trainer], repeats: int) -> tuple[list[Line], list[Line]]:
+    """Temporary memory in MB, and the seconds to trace and compile, of each trainer's step."""
+    seconds, compiled = compile_seconds(trainers, repeats)
+    memory = [Line(name, contender, temporary_bytes(step) / 1e6) for contender, step in compiled.items()]
+    compiling = [Line(name, contender, statistics.median(times)) for contender, times in seconds.items()]
+    return compared(memory, OURS), compared(compiling, OURS)
 
 
 def pool_tables(quick: bool, say: Say) -> list[Table]:
