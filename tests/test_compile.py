@@ -133,3 +133,10 @@ def test_at_top_level():
 def test_a_thing_that_is_no_function():
     with pytest.raises(TypeError, match="jit: wants a function, got int"):
         jit(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_options_keep_nan_in_reductions_and_in_elementwise_code():
+    x = jnp.ones((64, 128)).at[3, 5].set(jnp.nan)
+    for f in (jnp.max, jnp.min, jnp.sum, lambda x: jnp.maximum(x, 0).max(0).max()):
+        assert jnp.isnan(jit(f)(x))
+        assert jnp.isnan(jit(f)(x * x))

@@ -18,17 +18,14 @@ from typing import Any
 import jax
 from jax.extend.core import find_top_trace
 
-CPU_OPTIONS: Mapping[str, str] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-}
-"""XLA's library calls for products and sums, but neither for convolutions nor for elementwise code.
+CPU_OPTIONS: Mapping[str, str] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+"""XLA's library calls for matrix products alone: not for convolutions, sums or elementwise code.
 
 By default XLA takes them for convolutions too, which it then computes two to twenty times slower. Elementwise code in
-the library is as fast as XLA's own loops in most nets, and up to thirty times slower where slices are added up, as in
-pools that overlap and in depthwise convolutions; it also saturates 8-bit integers and hides NaN in a ReLU. The
-measurements are in docs/algorithms.md.
-One thing differs from XLA's own sums: a reduction by `max` or `min` (jnp.max, not jnp.maximum) leaves NaN out instead
-of returning it. No op of this library builds on that; your own functions under `jit` should not either.
+the library is up to thirty times slower than XLA's own loops where slices are added up, as in pools that overlap and in
+depthwise convolutions; it also saturates 8-bit integers and hides NaN in a ReLU, as a reduction by jnp.max does in the
+library. Sums are as fast without it in the form of `handgrad.ops.precision.sum_rows`. The measurements are in
+docs/algorithms.md.
 """
 
 
@@ -67,8 +64,6 @@ def jit(
     static_argnames: str | Sequence[str] | None = None,
 ) -> Jitted:
     """`jax.jit` with the compiler options that make convolutional nets fast on CPU; the same as `jax.jit` elsewhere.
-
-    On CPU, jnp.max and jnp.min inside it leave NaN out, see `CPU_OPTIONS`.
 
     Args:
         f: a function of arrays.

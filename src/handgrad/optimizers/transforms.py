@@ -102,7 +102,15 @@ def global_norm(tree: Tree) -> jax.Array:
     """
     leaves = [wide(leaf) for leaf in jax.tree.leaves(tree)]
     dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize, default=jnp.float32)
-    return jnp.sqrt(sum((jnp.sum(leaf * leaf).astype(dtype) for leaf in leaves), jnp.zeros((), dtype)))
+    return jnp.sqrt(sum((_sum_of_squares(leaf).astype(dtype) for leaf in leaves), jnp.zeros((), dtype)))
+
+
+def _sum_of_squares(x: jax.Array) -> jax.Array:
+    """Σ x², one axis after the other: XLA adds whole rows faster than one number after another."""
+    squares = x * x
+    while squares.ndim > 1:
+        squares = squares.sum(0)
+    return squares.sum()
 
 
 def add_decayed_weights(weight_decay: ArrayLike) -> Optimizer:
