@@ -10,6 +10,7 @@ import pytest
 
 from handgrad import optimizers as ours
 from handgrad import schedules
+from handgrad.optimizers.transforms import global_norm
 
 STEPS = 25
 untyped: Any = ours  # optax annotates its own class, and some wrong types are meant
@@ -374,3 +375,10 @@ ERRORS = {  # call, class, message
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(1 << 10, 1 << 9), (513, 1023), (7,), (0, 3)])
+def test_global_norm_adds_up_large_arrays_in_parts_and_any_other_as_well(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    want = np.linalg.norm(x.astype(np.float64))
+    np.testing.assert_allclose(global_norm({"large": jnp.asarray(x), "small": jnp.zeros(3)}), want, rtol=1e-6)
