@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.losses.loss import Loss, poison_of, read_classes, read_labels, read_numbers, rest_mean, rest_mean_backward
-from handgrad.ops.activations import relu, sigmoid
+from handgrad.ops.activations import relu
 from handgrad.ops.precision import wide
+from handgrad.ops.smooth_activations import sigmoid
 from handgrad.ops.softmax import log_softmax
 
 
