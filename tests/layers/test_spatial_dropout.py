@@ -30,6 +30,6 @@ def test_training_agrees_with_inference_on_average(inverted):
 
 def test_inference_of_a_net_turns_it_off_and_keeps_its_name():
     net = hg.inference(hg.Chain(hg.SpatialDropout(0.5), hg.Relu()))
-    assert [name for name, _ in net.items()] == ["spatialdropout1", "relu1"]
+    assert isinstance(net, hg.Chain) and [name for name, _ in net.items()] == ["spatialdropout1", "relu1"]
     x = jnp.ones((2, 3, 3, 4))
     np.testing.assert_array_equal(net.forward({}, x)[0], x)

@@ -8,7 +8,7 @@ import pytest
 from handgrad.losses import Focal, KLDivergence, SoftmaxCrossEntropy
 from loss_cases import INTS, SOFT, UNEVEN, WEIGHTS, assert_agree, by_hand, close, normal
 
-GAMMAS = pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0, 5.0])
+GAMMAS = pytest.mark.parametrize("gamma", [0.0, 0.3, 2.0])
 
 
 @pytest.mark.parametrize("y", [INTS, SOFT], ids=["int", "soft"])

@@ -38,6 +38,7 @@ def assert_as_torch(loss, logits, y, fn, reductions=REDUCTIONS):
         o = torch.tensor(logits, requires_grad=True)
         value = fn(o, torch.tensor(y), reduction)
         value.sum().backward()
+        assert o.grad is not None
         assert_equal([np.asarray(a) for a in ours[reduction]], [value.detach().numpy(), o.grad.numpy()])
 
 
@@ -53,8 +54,7 @@ POINTS = st.builds(drawn, st.integers(0, 10**6), st.sampled_from([0.1, 1.0, 10.0
 
 
 @TIERS
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("smoothing, weights", [(0.0, None), (0.0, WEIGHTS), (0.2, WEIGHTS), (1.0, None)])
 def test_cross_entropy(smoothing, weights, examples):
     weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
 
@@ -75,7 +75,7 @@ def test_cross_entropy(smoothing, weights, examples):
 
 
 @TIERS
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.7])
+@pytest.mark.parametrize("gamma", [0.5, 2.0, 3.7])
 def test_focal_against_its_formula(gamma, examples):
     def focal(o, y, reduction):
         log_p = F.log_softmax(o, 1).gather(1, y[:, None])[:, 0]

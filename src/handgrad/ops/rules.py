@@ -178,6 +178,11 @@ def _prelu_forward(x, slope):
     return y, (x, slope)
 
 
+def _prelu_backward(residuals, dy):
+    x, slope = residuals
+    return prelu_backward(x, slope, dy)
+
+
 def _dropout_backward(keep, dy, **settings) -> tuple[Any, ...]:
     return dropout_backward(keep, dy, **settings), np.zeros(keep.shape, jax.dtypes.float0)
 
@@ -193,7 +198,7 @@ RULES: dict[str, Rule] = {
     "relu6": _of_one_array(relu6, relu6_forward, relu6_backward),
     "hard_sigmoid": _of_one_array(hard_sigmoid, hard_sigmoid_forward, hard_sigmoid_backward),
     "hardswish": _of_one_array(hardswish, hardswish_forward, hardswish_backward),
-    "prelu": Rule(prelu, _prelu_forward, lambda residuals, dy: prelu_backward(*residuals, dy)),
+    "prelu": Rule(prelu, _prelu_forward, _prelu_backward),
     "tanh": _of_one_array(tanh, tanh_forward, tanh_backward),
     "sigmoid": _of_one_array(sigmoid, sigmoid_forward, sigmoid_backward),
     "softplus": _of_one_array(softplus, softplus_forward, softplus_backward),

@@ -287,8 +287,8 @@ def gelu_backward(x: jax.Array, dy: jax.Array, *, approximate: bool = False) -> 
 def _elu(x: jax.Array, scale: float, alpha: float) -> jax.Array:
     x = jnp.asarray(x)
     left = wide(jnp.where(x <= 0, x, 0))  # a far x on the right would overflow, and 0 · inf be NaN in its gradient
-    bottom, scale = _constant(scale * alpha, left), _constant(scale, left)
-    return jnp.where(x <= 0, bottom * jnp.expm1(left), scale * wide(x)).astype(x.dtype)
+    negative = _constant(scale * alpha, left) * jnp.expm1(left)
+    return jnp.where(x <= 0, negative, _constant(scale, left) * wide(x)).astype(x.dtype)
 
 
 def _elu_backward(y: jax.Array, dy: jax.Array, scale: float, alpha: float) -> jax.Array:
