@@ -42,12 +42,25 @@ LAYERS = [  # layer, in_shape without the batch axis
     pytest.param(hg.GlobalAvgPool(), IMAGE, id="globalavgpool"),
     pytest.param(hg.Relu(), IMAGE, id="relu"),
     pytest.param(hg.LeakyRelu(0.2), IMAGE, id="leakyrelu"),
+    pytest.param(hg.Relu6(), IMAGE, id="relu6"),
+    pytest.param(hg.PRelu(), IMAGE, id="prelu"),
+    pytest.param(hg.PRelu(shared=True), (4, 3), id="prelu-shared"),
+    pytest.param(hg.HardSigmoid(), IMAGE, id="hardsigmoid"),
+    pytest.param(hg.Hardswish(), IMAGE, id="hardswish"),
     pytest.param(hg.Tanh(), IMAGE, id="tanh"),
     pytest.param(hg.Sigmoid(), IMAGE, id="sigmoid"),
+    pytest.param(hg.Softplus(), IMAGE, id="softplus"),
+    pytest.param(hg.Elu(0.5), IMAGE, id="elu"),
+    pytest.param(hg.Selu(), IMAGE, id="selu"),
+    pytest.param(hg.Silu(), IMAGE, id="silu"),
+    pytest.param(hg.Gelu(), IMAGE, id="gelu"),
+    pytest.param(hg.Gelu(approximate=True), IMAGE, id="gelu-tanh"),
     pytest.param(hg.Softmax(), (4,), id="softmax"),
     pytest.param(hg.LogSoftmax(axis=1), (4, 3), id="logsoftmax"),
     pytest.param(hg.Dropout(0.4), IMAGE, id="dropout"),
     pytest.param(hg.Dropout(0.4, inverted=False), IMAGE, id="dropout-classic"),
+    pytest.param(hg.SpatialDropout(0.4), IMAGE, id="spatialdropout"),
+    pytest.param(hg.SpatialDropout(0.4, inverted=False), (7, 3), id="spatialdropout-classic-1d"),
     pytest.param(hg.BatchNorm(), IMAGE, id="batchnorm"),
     pytest.param(hg.Flatten(), IMAGE, id="flatten"),
     pytest.param(hg.Lambda(jnp.sin), IMAGE, id="lambda"),
@@ -156,7 +169,9 @@ def test_params_and_state_of_the_wrong_kind_are_refused_with_the_name(layer, in_
             layer.forward(params, x, (), KEY)
 
 
-@pytest.mark.parametrize("layer, in_shape", [case for case in LAYERS if case.id in ("dropout", "chain", "residual")])
+@pytest.mark.parametrize(
+    "layer, in_shape", [case for case in LAYERS if case.id in ("dropout", "spatialdropout", "chain", "residual")]
+)
 def test_training_with_dropout_wants_a_key_and_inference_does_not(layer, in_shape):
     params, state, x = given(layer, in_shape)
     with pytest.raises(ValueError, match="Dropout: training needs a key"):
@@ -180,6 +195,14 @@ def test_a_subclass_with_another_backward_is_unequal():
         (lambda: hg.Dense(0), ValueError, "Dense: features must be at least 1, got 0"),
         (lambda: MISUSED.Conv(2.5, 3), TypeError, "Conv: features must be an int, got 2.5"),
         (lambda: hg.Dropout(1.0), ValueError, "at least 0 and below 1, got 1.0"),
+        (lambda: hg.SpatialDropout(-0.1), ValueError, "SpatialDropout: rate .* at least 0 and below 1, got -0.1"),
+        (
+            lambda: hg.SpatialDropout(0.1).forward({}, jnp.ones((2, 3)), key=KEY),
+            ValueError,
+            r"x must be .* \(2, 3\); use",
+        ),
+        (lambda: hg.PRelu().init(KEY, ()), ValueError, "PRelu: in_shape must have a channel axis"),
+        (lambda: hg.Elu(-1.0).apply({}, jnp.ones(2)), ValueError, "elu: alpha must not be negative, got -1.0"),
         (lambda: hg.BatchNorm(momentum=2), ValueError, "momentum must be between 0 and 1, got 2"),
         (lambda: MISUSED.Lambda(3), TypeError, "Lambda: wants a function, got 3"),
         (lambda: hg.Dense(2).init(KEY, ()), ValueError, "in_shape must have a last axis"),

@@ -1,7 +1,17 @@
 """Losses: one number that says how wrong the logits are, with its hand-derived gradient."""
 
-from handgrad.losses.classification import BinaryCrossEntropy, Hinge, SoftmaxCrossEntropy
+from handgrad.losses.classification import BinaryCrossEntropy, Hinge
 from handgrad.losses.loss import Loss
 from handgrad.losses.regression import Huber, MeanSquaredError
+from handgrad.losses.softmax import Focal, KLDivergence, SoftmaxCrossEntropy
 
-__all__ = ["BinaryCrossEntropy", "Hinge", "Huber", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
+__all__ = [
+    "BinaryCrossEntropy",
+    "Focal",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
+    "Loss",
+    "MeanSquaredError",
+    "SoftmaxCrossEntropy",
+]

@@ -9,6 +9,10 @@ so `per_example` gives ℓ and `backward` carries dL/dℓ on to the logits o. If
 L and its gradient are 0, not NaN. A weight of 0 takes an example's finite loss out of the mean; an infinite or NaN loss
 stays visible, for 0 · NaN = NaN: broken numbers come from the net, not from the example. (`ignore_index` hides all.)
 
+The mean is one of three reductions, `reduction="mean"`, and the one that `Objective` takes; "sum" gives Σ_i w_i ℓ_i and
+"none" the w_i ℓ_i themselves, both with dL_i/do_i = w_i dℓ_i/do_i. All three reduce over examples: where ℓ_i is a mean
+over the example's k numbers (MeanSquaredError, say), PyTorch's "sum" over all numbers is k times the sum here.
+
 Bad labels: those in NumPy arrays, lists or numbers are read at once, and the first bad one is named in a ValueError.
 Those in jax.Arrays are never read. A bad one multiplies its example's loss by NaN, inside jit as well, so that the loss
 and the whole row of its gradient are NaN, by hand and under jax.grad.
@@ -18,7 +22,7 @@ the dtype of the logits.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +31,8 @@ from jax.typing import ArrayLike
 
 from handgrad.ops import check
 from handgrad.ops.precision import wide
+
+Reduction = Literal["mean", "sum", "none"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Loss:
         >>> loss, dlogits = Absolute().value_and_grad(jnp.array([[3.0, -1.0]]), jnp.array([[1.0, 1.0]]))
         >>> print(loss, dlogits)
         2.0 [[ 0.5 -0.5]]
+        >>> print(Absolute()(jnp.array([[3.0], [0.0]]), jnp.array([[1.0], [1.0]]), reduction="none"))
+        [2. 1.]
     """
 
     def per_example(self, logits: jax.Array, y: Any) -> jax.Array:
@@ -72,34 +80,44 @@ class Loss:
         losses, vjp = jax.vjp(lambda logits: self.per_example(logits, y), logits)
         return vjp(dlosses.astype(losses.dtype))[0]
 
-    def __call__(self, logits: ArrayLike, y: Any, weights: ArrayLike | None = None) -> jax.Array:
-        """The mean loss over the batch.
+    def __call__(
+        self, logits: ArrayLike, y: Any, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
+    ) -> jax.Array:
+        """The loss over the batch.
 
         Args:
             logits: the net's output, (n, ...), floating point.
             y: the labels of the n examples.
             weights: how much each example counts, (n,); all the same if None.
+            reduction: "mean" over the examples, by weight; "sum" of their weighted losses; or "none", one for each.
 
         Returns:
-            A scalar, float32 at least.
+            A scalar, or with "none" the weighted losses (n,); float32 at least.
 
         Raises:
-            ValueError: shapes that do not fit, an empty batch, a bad label that can be read.
+            ValueError: shapes that do not fit, an empty batch, a bad label that can be read, another reduction.
             TypeError: logits that are not floating point, labels of the wrong type.
         """
-        return self._mean(jnp.asarray(logits), y, weights)[0]
+        return self._reduced(jnp.asarray(logits), y, weights, reduction)[0]
 
     def value_and_grad(
-        self, logits: ArrayLike, y: Any, weights: ArrayLike | None = None
+        self, logits: ArrayLike, y: Any, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
     ) -> tuple[jax.Array, jax.Array]:
-        """The mean loss, a scalar as from calling the loss, and its gradient dlogits in the logits' shape and dtype."""
+        """What calling the loss gives, and its gradient dlogits in the logits' shape and dtype.
+
+        With "none" row i of dlogits is the gradient of the weighted loss i, which no other row moves.
+        """
         logits = jnp.asarray(logits)
-        value, shares = self._mean(logits, y, weights)
+        value, shares = self._reduced(logits, y, weights, reduction)
         return value, self.backward(logits, y, shares)
 
-    def _mean(self, logits: jax.Array, y: Any, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
-        """L and the share of each example in it, dL/dℓ_i = w_i / Σ_j w_j d_j."""
+    def _reduced(
+        self, logits: jax.Array, y: Any, weights: ArrayLike | None, reduction: Reduction
+    ) -> tuple[jax.Array, jax.Array]:
+        """The reduced loss, and the share of each example in it: w_i, over Σ_j w_j d_j in the mean."""
         name = type(self).__name__
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
         check.floating(name, logits=logits)
         if logits.ndim == 0 or logits.size == 0:
             raise ValueError(f"{name}: logits must be (n, ...) and not empty, got shape {logits.shape}")
@@ -111,9 +129,14 @@ class Loss:
         if weights.shape != (n,):
             raise ValueError(f"{name}: weights must be one number an example, shape {(n,)}, got {weights.shape}")
         weights = weights.astype(losses.dtype)
+        weighted = weights * losses
+        if reduction == "none":
+            return weighted, weights
+        if reduction == "sum":
+            return weighted.sum(), weights
         total = (weights * self.divisor(logits, y).astype(losses.dtype)).sum()
         total = jnp.where(total == 0, 1, total)
-        return (weights * losses).sum() / total, weights / total
+        return weighted.sum() / total, weights / total
 
 
 def read_labels(y: Any) -> Any:

@@ -11,18 +11,21 @@ import jax
 import numpy as np
 
 from handgrad.ops.activations import (
+    hard_sigmoid,
+    hard_sigmoid_backward,
+    hard_sigmoid_forward,
+    hardswish,
+    hardswish_backward,
+    hardswish_forward,
     leaky_relu,
     leaky_relu_backward,
     leaky_relu_forward,
     relu,
+    relu6,
+    relu6_backward,
+    relu6_forward,
     relu_backward,
     relu_forward,
-    sigmoid,
-    sigmoid_backward,
-    sigmoid_forward,
-    tanh,
-    tanh_backward,
-    tanh_forward,
 )
 from handgrad.ops.avg_pool import (
     avg_pool,
@@ -37,6 +40,30 @@ from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
+from handgrad.ops.smooth_activations import (
+    elu,
+    elu_backward,
+    elu_forward,
+    gelu,
+    gelu_backward,
+    gelu_forward,
+    selu,
+    selu_backward,
+    selu_forward,
+    sigmoid,
+    sigmoid_backward,
+    sigmoid_forward,
+    silu,
+    silu_backward,
+    silu_forward,
+    softplus,
+    softplus_backward,
+    softplus_forward,
+    tanh,
+    tanh_backward,
+    tanh_forward,
+)
 from handgrad.ops.softmax import (
     log_softmax,
     log_softmax_backward,
@@ -146,6 +173,16 @@ def _batch_norm_backward(residuals, dy, **settings):
     return batch_norm_backward(kept, scale, dy, **settings)
 
 
+def _prelu_forward(x, slope):
+    y, x = prelu_forward(x, slope)
+    return y, (x, slope)
+
+
+def _prelu_backward(residuals, dy):
+    x, slope = residuals
+    return prelu_backward(x, slope, dy)
+
+
 def _dropout_backward(keep, dy, **settings) -> tuple[Any, ...]:
     return dropout_backward(keep, dy, **settings), np.zeros(keep.shape, jax.dtypes.float0)
 
@@ -158,8 +195,17 @@ RULES: dict[str, Rule] = {
     "global_avg_pool": _pool(global_avg_pool, global_avg_pool_forward, global_avg_pool_backward),
     "relu": _of_one_array(relu, relu_forward, relu_backward),
     "leaky_relu": _of_one_array(leaky_relu, leaky_relu_forward, leaky_relu_backward),
+    "relu6": _of_one_array(relu6, relu6_forward, relu6_backward),
+    "hard_sigmoid": _of_one_array(hard_sigmoid, hard_sigmoid_forward, hard_sigmoid_backward),
+    "hardswish": _of_one_array(hardswish, hardswish_forward, hardswish_backward),
+    "prelu": Rule(prelu, _prelu_forward, _prelu_backward),
     "tanh": _of_one_array(tanh, tanh_forward, tanh_backward),
     "sigmoid": _of_one_array(sigmoid, sigmoid_forward, sigmoid_backward),
+    "softplus": _of_one_array(softplus, softplus_forward, softplus_backward),
+    "elu": _of_one_array(elu, elu_forward, elu_backward),
+    "selu": _of_one_array(selu, selu_forward, selu_backward),
+    "silu": _of_one_array(silu, silu_forward, silu_backward),
+    "gelu": _of_one_array(gelu, gelu_forward, gelu_backward),
     "softmax": _of_one_array(softmax, softmax_forward, softmax_backward),
     "log_softmax": _of_one_array(log_softmax, log_softmax_forward, log_softmax_backward),
     "dropout": Rule(dropout, dropout_forward, _dropout_backward),
