@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections import Counter
 
-import aborts
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import aborts
 from handgrad.ops.rules import RULES
 
 POOL = {

@@ -6,9 +6,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+from benchmarks import bounds, growth, nets, peers, report
 
 import handgrad as hg
-from benchmarks import bounds, growth, nets, peers, report
 from handgrad.benchmark import Bound, Line, Table, as_records
 from handgrad.benchmark.steps import OURS, Case, Start, own_trainers, with_defaults
 from handgrad.benchmark.trainer import Trainer, check_same_losses
