@@ -15,6 +15,7 @@ from handgrad.losses import (
     KLDivergence,
     Loss,
     MeanSquaredError,
+    NegativeLogLikelihood,
     SoftmaxCrossEntropy,
 )
 
@@ -45,6 +46,8 @@ CASES = [  # loss, labels; the last eleven are one of each kind
     (BinaryCrossEntropy(), jax.nn.one_hot(INTS, K, dtype=jnp.bool_)),
     (Hinge(margin=0.3), INTS),
     (Focal(1.0, ignore_index=3), INTS),
+    (NegativeLogLikelihood(ignore_index=3), INTS),
+    (NegativeLogLikelihood(class_weights=WEIGHTS), SOFT),
     (Focal(0.0), jax.nn.one_hot(INTS, K, dtype=jnp.int32)),
     (SoftmaxCrossEntropy(), INTS),
     (SoftmaxCrossEntropy(label_smoothing=0.1), SOFT),

@@ -55,6 +55,7 @@ from handgrad.losses import (
     KLDivergence,
     Loss,
     MeanSquaredError,
+    NegativeLogLikelihood,
     SoftmaxCrossEntropy,
 )
 from handgrad.memory import keep_memory
@@ -108,6 +109,7 @@ __all__ = [
     "Loss",
     "MaxPool",
     "MeanSquaredError",
+    "NegativeLogLikelihood",
     "Metrics",
     "Objective",
     "Optimizer",

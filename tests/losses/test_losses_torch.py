@@ -18,6 +18,7 @@ from handgrad.losses import (
     Huber,
     KLDivergence,
     MeanSquaredError,
+    NegativeLogLikelihood,
     SoftmaxCrossEntropy,
 )
 
@@ -70,6 +71,20 @@ def test_cross_entropy(smoothing, weights, examples):
         reductions = REDUCTIONS if weights is None else ("sum", "none")
         loss = SoftmaxCrossEntropy(smoothing, None, weights)
         assert_as_torch(loss, logits, soft, lambda o, y, r: F.cross_entropy(o, y, reduction=r, **given), reductions)
+
+    for_drawn(examples, POINTS, check)
+
+
+@TIERS
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_negative_log_likelihood(weights, examples):
+    weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+
+    def check(point):
+        log_p, labels, _ = point
+        labels[0], labels[1] = 1, 2
+        loss = NegativeLogLikelihood(2, weights)
+        assert_as_torch(loss, log_p, labels, lambda o, y, r: F.nll_loss(o, y, weight, ignore_index=2, reduction=r))
 
     for_drawn(examples, POINTS, check)
 

@@ -3,7 +3,7 @@
 from handgrad.losses.classification import BinaryCrossEntropy, Hinge
 from handgrad.losses.loss import Loss
 from handgrad.losses.regression import Huber, MeanSquaredError
-from handgrad.losses.softmax import Focal, KLDivergence, SoftmaxCrossEntropy
+from handgrad.losses.softmax import Focal, KLDivergence, NegativeLogLikelihood, SoftmaxCrossEntropy
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -13,5 +13,6 @@ __all__ = [
     "KLDivergence",
     "Loss",
     "MeanSquaredError",
+    "NegativeLogLikelihood",
     "SoftmaxCrossEntropy",
 ]

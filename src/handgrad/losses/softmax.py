@@ -1,10 +1,11 @@
-"""Losses of the probabilities p = softmax(o): cross-entropy, focal loss, Kullback-Leibler divergence.
+"""Losses of the probabilities p = softmax(o): cross-entropy, focal loss, likelihood, Kullback-Leibler divergence.
 
 With log p_k = o_k - log Σ_j e^o_j, ∂log p_k/∂o_j = [j = k] - p_j. So where s_k is how hard a loss pulls log p_k up,
 
     dℓ/do_j = -Σ_k s_k ([j = k] - p_j) = p_j Σ_k s_k - s_j
 
-and the three losses differ in s alone: the target t for cross-entropy, t h(p) for the focal loss, y for the divergence.
+and the losses of o differ in s alone: the target t for cross-entropy, t h(p) for the focal loss, y for the divergence.
+NegativeLogLikelihood is given log p in the place of o, by a net that ends in a LogSoftmax layer.
 """
 
 import math
@@ -196,6 +197,46 @@ class Focal(ClassLoss):
         if self.gamma == 0:
             return jnp.ones_like(q)
         return jnp.where(q == 0, 0, jnp.where(q == 0, 1, q) ** self.gamma)
+
+
+@dataclass(frozen=True)
+class NegativeLogLikelihood(ClassLoss):
+    """-log p of the right class for a net that ends in log p itself, a `LogSoftmax` layer: ℓ = -Σ_k t_k o_k.
+
+    It is linear in o, so dℓ/do_j = -t_j: behind LogSoftmax's own backward that is `SoftmaxCrossEntropy`'s p Σt - t, in
+    two steps. t = c y with class weights c; the mean is divided by the labels' weights, as there.
+
+    Labels: as `SoftmaxCrossEntropy` reads them.
+    At -inf: a class with log p = -inf costs nothing where t_k is 0.
+
+    Args:
+        ignore_index: int labels of this value have loss 0 and gradient 0, and do not count in the mean.
+        class_weights: a tuple with one number >= 0 for each class.
+
+    Raises:
+        TypeError: class_weights is no tuple, or ignore_index no int.
+        ValueError: class weights that are negative, infinite or NaN.
+
+    Example:
+        >>> loss, dlogits = NegativeLogLikelihood().value_and_grad(jnp.array([[-0.5, -2.0]]), jnp.array([1]))
+        >>> print(loss, dlogits)
+        2.0 [[-0. -1.]]
+    """
+
+    ignore_index: int | None = None
+    class_weights: tuple[float, ...] | None = None
+
+    def per_example(self, logits: jax.Array, y: Any) -> jax.Array:
+        """The losses ℓ (n,) of log-probabilities (n, K) and labels (n,) or (n, K)."""
+        log_p, labels, poison = self._read(logits, y)
+        targets = self._weighted(labels)
+        masked = (targets == 0) & (log_p == -jnp.inf)
+        return -(targets * jnp.where(masked, 0, log_p)).sum(1) * poison
+
+    def backward(self, logits: jax.Array, y: Any, dlosses: jax.Array) -> jax.Array:
+        """The gradient of the log-probabilities (n, K), -t in each row."""
+        _, labels, poison = self._read(logits, y)
+        return (-self._weighted(labels) * (dlosses * poison)[:, None]).astype(logits.dtype)
 
 
 @dataclass(frozen=True)
