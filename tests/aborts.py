@@ -67,7 +67,7 @@ def draw(rng: random.Random, op: str) -> Setting:
     settings = {"padding": _padding(rng, ndim)}
     if op != "conv" or rng.random() < 0.7:
         settings["strides"] = _sizes(rng, ndim, 5)
-    if op != "avg_pool" and rng.random() < 0.4:
+    if rng.random() < 0.4:
         settings["dilation"] = _sizes(rng, ndim, 4)
     setting = {"op": op, "x": [batch, *sizes, channels], "settings": settings}
     if op == "conv":

@@ -30,6 +30,9 @@ CASES = [  # in_shape, settings
     pytest.param((2, 2, 3, 2), {"window": 4, "strides": 1, "padding": 1}, id="window-larger-than-input"),
     pytest.param((2, 6, 8, 2), {"window": 3, "strides": 2, "padding": 1, "ceil_mode": True}, id="ceil-overhang"),
     pytest.param((1, 12, 13, 2), {"window": (9, 8), "strides": (2, 1), "padding": 2}, id="axis-by-axis"),
+    pytest.param((2, 8, 9, 2), {"window": (2, 3), "strides": 2, "dilation": (3, 2), "padding": 1}, id="dilated"),
+    pytest.param((1, 9, 2), {"window": 2, "dilation": 2, "padding": 2, "ceil_mode": True}, id="dilated-ceil-overhang"),
+    pytest.param((1, 20, 18, 1), {"window": (9, 8), "strides": 1, "dilation": 2, "padding": 3}, id="dilated-by-axis"),
     pytest.param((2, 11, 3), {"window": 4, "strides": 3, "padding": "SAME"}, id="1-D"),
     pytest.param((2, 5, 4, 6, 2), {"window": (3, 2, 3), "strides": (2, 1, 2), "padding": "SAME"}, id="3-D"),
 ]
@@ -42,7 +45,7 @@ MODES = pytest.mark.parametrize(
     ],
     ids=["phases", "tiles", "axes"],
 )
-NAMES = ("window", "strides", "padding", "ceil_mode", "count_include_pad")
+NAMES = ("window", "strides", "padding", "dilation", "ceil_mode", "count_include_pad")
 GLOBAL_SHAPES = pytest.mark.parametrize("in_shape", [(2, 5, 3), (2, 3, 4, 3), (1, 2, 3, 4, 1)])
 close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
 
@@ -68,26 +71,29 @@ def cotangent(x, **settings):
     return normal(jax.eval_shape(lambda x: avg_pool(x, **settings), x).shape, 1, x.dtype)
 
 
-def axis_windows(size, k, s, low, high, ceil_mode, count_include_pad):
-    """For each window of one axis its places in the input, and how many it counts, by PyTorch's rules."""
-    free = low + size + high - k
+def axis_windows(size, k, s, d, low, high, ceil_mode, count_include_pad):
+    """For each window of one axis its places in the input and how many it counts, as PyTorch; spread by d as ONNX."""
+    free = low + size + high - (k - 1) * d - 1
     count = (-(-free // s) if ceil_mode else free // s) + 1
     while ceil_mode and (count - 1) * s >= size + low:
         count -= 1
-    windows = [range(p * s - low, p * s - low + k) for p in range(count)]
+    windows = [range(p * s - low, p * s - low + k * d, d) for p in range(count)]
     first, last = (-low, size + high) if count_include_pad else (0, size)
     return [([a for a in w if 0 <= a < size], sum(first <= a < last for a in w)) for w in windows]
 
 
-def by_loops(x, dy, *, window, strides=None, padding: Padding = "VALID", ceil_mode=False, count_include_pad=True):
+def by_loops(
+    x, dy, *, window, strides=None, padding: Padding = "VALID", dilation=1, ceil_mode=False, count_include_pad=True
+):
     """y and dx window by window."""
     x, dy, ndim = np.asarray(x), np.asarray(dy), x.ndim - 2
-    k, s = (v if isinstance(v, tuple) else (v,) * ndim for v in (window, strides or window))
+    k, s, d = (v if isinstance(v, tuple) else (v,) * ndim for v in (window, strides or window, dilation))
     if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(x.shape[1:-1], k, s, padding)
+        spans = [(size - 1) * step + 1 for size, step in zip(k, d, strict=True)]
+        padding = jax.lax.padtype_to_pads(x.shape[1:-1], spans, s, padding)
     lows, highs = zip(*((padding, padding),) * ndim if isinstance(padding, int) else padding, strict=True)
     flags = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
-    axes = [axis_windows(*each, **flags) for each in zip(x.shape[1:-1], k, s, lows, highs, strict=True)]
+    axes = [axis_windows(*each, **flags) for each in zip(x.shape[1:-1], k, s, d, lows, highs, strict=True)]
     y, dx = np.zeros((len(x), *map(len, axes), x.shape[-1])), np.zeros(x.shape)
     for p in np.ndindex(*map(len, axes)):
         chosen = [axis[q] for axis, q in zip(axes, p, strict=True)]
@@ -114,7 +120,7 @@ def pools(draw):
     sizes = st.tuples(*[st.integers(1, 3)] * ndim)
     setting = {"window": draw(sizes), "strides": draw(st.none() | sizes)}
     setting["padding"] = draw(st.sampled_from(["SAME", "VALID", 1, ((0, 2), (2, 1))[:ndim]]))
-    setting |= {"ceil_mode": draw(st.booleans())}
+    setting |= {"ceil_mode": draw(st.booleans()), "dilation": draw(st.sampled_from([1, 1, 2]))}
     return (2, *draw(st.tuples(*[st.integers(3, 8)] * ndim)), 2), setting
 
 

@@ -17,6 +17,7 @@ CALLS = [  # op, shapes of the arrays, settings
     pytest.param("max_pool", [IMAGE], {"window": 3, "strides": 2}, id="max_pool"),
     pytest.param("max_pool", [IMAGE], {"window": 2, "dilation": 2, "strides": 1, "ties": "split"}, id="max_pool-split"),
     pytest.param("avg_pool", [IMAGE], {"window": 3, "strides": 2, "padding": "SAME"}, id="avg_pool"),
+    pytest.param("avg_pool", [IMAGE], {"window": 2, "dilation": 2, "strides": 1}, id="avg_pool-dilated"),
     pytest.param("global_avg_pool", [IMAGE], {}, id="global_avg_pool"),
     pytest.param("relu", [IMAGE], {}, id="relu"),
     pytest.param("leaky_relu", [IMAGE], {"negative_slope": 0.2}, id="leaky_relu"),

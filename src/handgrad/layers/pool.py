@@ -46,6 +46,7 @@ class AvgPool(OpLayer):
         window: places a window spans, an int or one an axis.
         strides: places from one window to the next; the window itself unless given.
         padding: "VALID" (none), "SAME", an int, or (low, high) pairs; of zeros.
+        dilation: places from one element of a window to the next.
         ceil_mode: also count a last window that hangs over the end.
         count_include_pad: whether padded places count in the divisor.
 
@@ -60,6 +61,7 @@ class AvgPool(OpLayer):
     window: Ints
     strides: Ints | None = None
     padding: Padding = "VALID"
+    dilation: Ints = 1
     ceil_mode: bool = False
     count_include_pad: bool = True
 

@@ -1,14 +1,14 @@
-"""Average pooling over windows of k places (h × w in two dimensions), s apart, with l of padding before.
+"""Average pooling over windows of k places (h × w in two dimensions), s apart, d between taps, l of padding before.
 
-Forward     y[n, p, c]  = 1/m[p] Σ_{0≤i<k} x[n, ps + i - l, c]
-Backward    dx[n, a, c] = Σ_{p, i: ps + i - l = a} dy[n, p, c] / m[p]
+Forward     y[n, p, c]  = 1/m[p] Σ_{0≤i<k} x[n, ps + id - l, c]
+Backward    dx[n, a, c] = Σ_{p, i: ps + id - l = a} dy[n, p, c] / m[p]
 Global      y[n, c]     = 1/A Σ_a x[n, a, c],        dx[n, a, c] = dy[n, c] / A
 
 Indices p, i, a run over all spatial axes. The map is linear in x, so backward is its transpose (sum and copy are dual)
 and needs shapes only: no residual.
 m[p] is a product over the axes. With count_include_pad (the default) it counts the places of the window in the padded
-input, without it those in the input. The overhang of ceil_mode never counts, as in PyTorch, the oracle of both:
-m[p] = min(ps + k, l + a + h) - ps in the first case, for input size a and padding (l, h).
+input, ps + id < l + a + h for input size a and padding (l, h); without it those in the input. The overhang of ceil_mode
+never counts. The oracle of both is PyTorch, that of dilation ONNX.
 No kinks. A NaN in a window makes its mean NaN; the gradient does not see x.
 Shapes: x and dx (N, A.., C), y and dy (N, P.., C) for one to three axes A, P as in ops/spatial.py; global y (N, C).
 Source: LeCun et al., Proc. IEEE 1998 (subsampling); Lin et al., "Network in network", ICLR 2014 (global).
@@ -35,6 +35,7 @@ def avg_pool(
     window: Size,
     strides: Size | None = None,
     padding: Padding = "VALID",
+    dilation: Size = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> jax.Array:
@@ -45,6 +46,7 @@ def avg_pool(
         window: places of a window, an int or one an axis.
         strides: steps between windows; None means the window.
         padding: "VALID", "SAME", an int, an int an axis, or (low, high) pairs. Padding is zeros.
+        dilation: steps between the taps of a window.
         ceil_mode: keep a last window that hangs over the end, as in PyTorch.
         count_include_pad: divide by the places in the padded input; if False by those in the input.
 
@@ -63,10 +65,13 @@ def avg_pool(
         [1.5, 5.0]
     """
     check.floating("avg_pool", x=x)
-    windows = pool_windows("avg_pool", x.shape, window, strides, padding, 1, ceil_mode)
+    windows = pool_windows("avg_pool", x.shape, window, strides, padding, dilation, ceil_mode)
     divisor = _divisor("avg_pool", windows, count_include_pad, wide(x).dtype)
-    sizes, steps = (1, *windows.window, 1), (1, *windows.strides, 1)
-    total = lax.reduce_window(wide(x), 0.0, lax.add, sizes, steps, ((0, 0), *windows.covered, (0, 0)))
+    if all(d == 1 for d in windows.dilation):
+        sizes, steps = (1, *windows.window, 1), (1, *windows.strides, 1)
+        total = lax.reduce_window(wide(x), 0.0, lax.add, sizes, steps, ((0, 0), *windows.covered, (0, 0)))
+    else:
+        total = jnp.stack(taps(wide(x), windows, 0)).sum(0)
     return (total / divisor).astype(x.dtype)
 
 
@@ -76,6 +81,7 @@ def avg_pool_forward(
     window: Size,
     strides: Size | None = None,
     padding: Padding = "VALID",
+    dilation: Size = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> tuple[jax.Array, None]:
@@ -89,6 +95,7 @@ def avg_pool_forward(
         window: as in `avg_pool`.
         strides: as in `avg_pool`.
         padding: as in `avg_pool`.
+        dilation: as in `avg_pool`.
         ceil_mode: as in `avg_pool`.
         count_include_pad: as in `avg_pool`.
 
@@ -105,7 +112,7 @@ def avg_pool_forward(
         ((2, 3, 4, 3), None)
     """
     check.floating("avg_pool_forward", x=x)
-    windows = pool_windows("avg_pool_forward", x.shape, window, strides, padding, 1, ceil_mode)
+    windows = pool_windows("avg_pool_forward", x.shape, window, strides, padding, dilation, ceil_mode)
     divisor = _divisor("avg_pool_forward", windows, count_include_pad, wide(x).dtype)
     total = wide(x)
     for axis in reversed(range(x.ndim - 2)):
@@ -121,6 +128,7 @@ def avg_pool_backward(
     window: Size,
     strides: Size | None = None,
     padding: Padding = "VALID",
+    dilation: Size = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> jax.Array:
@@ -137,6 +145,7 @@ def avg_pool_backward(
         window: as in `avg_pool`, and so are the other settings.
         strides: as in `avg_pool`.
         padding: as in `avg_pool`.
+        dilation: as in `avg_pool`.
         ceil_mode: as in `avg_pool`.
         count_include_pad: as in `avg_pool`.
 
@@ -154,7 +163,7 @@ def avg_pool_backward(
     """
     op = "avg_pool_backward"
     check.floating(op, dy=dy)
-    windows = pool_windows(op, in_shape, window, strides, padding, 1, ceil_mode)
+    windows = pool_windows(op, in_shape, window, strides, padding, dilation, ceil_mode)
     _check_shape(op, dy, (in_shape[0], *windows.out_sizes, in_shape[-1]), in_shape)
     divisor = _divisor(op, windows, count_include_pad, wide(dy).dtype)
     share = wide(dy) / divisor
@@ -243,11 +252,14 @@ def global_avg_pool_backward(dy: jax.Array, *, in_shape: Sequence[int]) -> jax.A
 def _divisor(op: str, windows: Windows, count_include_pad: bool, dtype: np.dtype) -> jax.Array:
     """The number of places m[p] that each window counts, (1, P.., 1)."""
     counts = np.ones(())
-    sizes = zip(windows.in_sizes, windows.window, windows.strides, windows.padding, strict=True)
-    for (a, k, s, (low, high)), count in zip(sizes, windows.out_sizes, strict=True):
-        start = np.arange(count) * s
+    axes = zip(
+        *(windows.in_sizes, windows.window, windows.strides, windows.dilation, windows.padding, windows.out_sizes),
+        strict=True,
+    )
+    for a, k, s, d, (low, high), count in axes:
+        places = np.arange(count)[:, None] * s + np.arange(k)[None, :] * d
         first, last = (0, low + a + high) if count_include_pad else (low, low + a)
-        counts = counts[..., None] * (np.minimum(start + k, last) - np.maximum(start, first))
+        counts = counts[..., None] * ((places >= first) & (places < last)).sum(1)
         if counts.min(initial=1) < 1:
             raise ValueError(
                 f"{op}: a window lies wholly in the padding (input {windows.in_sizes}, padding {windows.padding}, "
