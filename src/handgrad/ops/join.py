@@ -197,9 +197,7 @@ def _joint_shape(op: str, arrays: Sequence[jax.Array]) -> None:
     shapes = _shapes(op, arrays)
     fits = len({len(shape) for shape in shapes}) == 1
     if not fits or any(len(set(sizes) - {1}) > 1 for sizes in zip(*shapes, strict=True)):
-        raise ValueError(
-            f"{op}: the arrays must have one shape, or 1 in the place of an axis, got {_listed(shapes)}"
-        )
+        raise ValueError(f"{op}: the arrays must have one shape, or 1 in the place of an axis, got {_listed(shapes)}")
 
 
 def _without(shape: Shape, axis: int) -> Shape:

@@ -26,16 +26,18 @@ Source: Long, Shelhamer and Darrell 2015 (bilinear); Odena, Dumoulin and Olah 20
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from math import isfinite
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from handgrad.ops import check
 from handgrad.ops.precision import wide
-from handgrad.ops.spatial import per_axis
+from handgrad.ops.spatial import MANY_TAPS, per_axis
 
 Size = int | Sequence[int]
 Factor = float | Sequence[float]
@@ -239,18 +241,26 @@ def _gathered(x: jax.Array, number: int, axis: Axis) -> jax.Array:
 
 
 def _taken_back(dy: jax.Array, number: int, axis: Axis) -> jax.Array:
-    """Mᵀ dy along one axis."""
+    """Mᵀ dy along one axis: the k-th place that took from each, for all k."""
     places, shares, real = axis.transposed()
-    terms = jnp.where(_along(real, dy, number), jnp.take(dy, places, number, mode="clip"), 0)  # 0 · NaN would be NaN
-    if axis.weight is not None:
-        terms *= _along(shares, dy, number)
-    return terms.sum(number + 1)
+
+    def term(k: int | slice) -> jax.Array:
+        taken = jnp.take(dy, places[:, k], number, mode="clip")
+        taken = jnp.where(_along(real[:, k], taken, number), taken, 0)  # a weight of 0 would leave a NaN
+        return taken if axis.weight is None else taken * _along(shares[:, k], taken, number)
+
+    most = places.shape[1]
+    if most > MANY_TAPS:
+        return term(slice(None)).sum(number + 1)
+    return reduce(jnp.add, map(term, range(most)))
 
 
 def _summed_over_tiles(dy: jax.Array, number: int, tile: int) -> jax.Array:
-    """The sum of each `tile` places side by side along one axis."""
-    sizes = dy.shape
-    return dy.reshape(*sizes[:number], sizes[number] // tile, tile, *sizes[number + 1 :]).sum(number + 1)
+    """The sum of each `tile` places side by side along one axis: of strided slices, as in a pool."""
+    if tile > MANY_TAPS:
+        sizes = dy.shape
+        return dy.reshape(*sizes[:number], sizes[number] // tile, tile, *sizes[number + 1 :]).sum(number + 1)
+    return reduce(jnp.add, [lax.slice_in_dim(dy, first, None, tile, number) for first in range(tile)])
 
 
 def _along(table: np.ndarray, x: jax.Array, number: int) -> jax.Array:
