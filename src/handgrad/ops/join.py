@@ -17,7 +17,6 @@ Source: Rumelhart, Hinton and Williams 1986 (sums, products); Szegedy et al. 201
 Hu, Shen and Sun 2018 (multiply).
 """
 
-import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -100,8 +99,9 @@ def add(*arrays: jax.Array) -> jax.Array:
         >>> add(jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 20.0]]), jnp.array([[100.0]])).tolist()
         [[111.0, 122.0]]
     """
-    _joint_shape("add", arrays)
-    return reduce(jnp.add, map(_wide, arrays)).astype(arrays[0].dtype)
+    _check_shapes("add", arrays)
+    arrays = tuple(map(jnp.asarray, arrays))
+    return reduce(jnp.add, map(wide, arrays)).astype(arrays[0].dtype)
 
 
 def add_forward(*arrays: jax.Array) -> tuple[jax.Array, Static]:
@@ -124,6 +124,7 @@ def add_backward(shapes: Static, dy: jax.Array) -> tuple[jax.Array, ...]:
         >>> [dx.tolist() for dx in add_backward(shapes, jnp.array([[1.0, 2.0]]))]
         [[[1.0, 2.0]], [[3.0]]]
     """
+    dy = jnp.asarray(dy)
     return tuple(_summed_to(wide(dy), shape).astype(dy.dtype) for shape in shapes.value)
 
 
@@ -144,13 +145,14 @@ def multiply(*arrays: jax.Array) -> jax.Array:
         >>> multiply(jnp.array([[1.0, 2.0]]), jnp.array([[10.0]])).tolist()
         [[10.0, 20.0]]
     """
-    _joint_shape("multiply", arrays)
-    return reduce(jnp.multiply, map(_wide, arrays)).astype(arrays[0].dtype)
+    _check_shapes("multiply", arrays)
+    arrays = tuple(map(jnp.asarray, arrays))
+    return reduce(jnp.multiply, map(wide, arrays)).astype(arrays[0].dtype)
 
 
 def multiply_forward(*arrays: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The output y, and all the arrays: each one's slope is the product of the others."""
-    return multiply(*arrays), arrays
+    return multiply(*arrays), tuple(map(jnp.asarray, arrays))
 
 
 def multiply_backward(arrays: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
@@ -168,15 +170,12 @@ def multiply_backward(arrays: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax
         >>> [dx.tolist() for dx in multiply_backward(arrays, jnp.ones((1, 2)))]
         [[[10.0, 10.0]], [[3.0]]]
     """
-    gradients = []
+    dy = jnp.asarray(dy)
+    factors, gradients = list(map(wide, arrays)), []
     for i, array in enumerate(arrays):
-        others = [_wide(other) for j, other in enumerate(arrays) if j != i]
-        gradients.append(_summed_to(math.prod(others, start=wide(dy)), array.shape).astype(dy.dtype))
+        slope = reduce(jnp.multiply, factors[:i] + factors[i + 1 :], wide(dy))
+        gradients.append(_summed_to(slope, array.shape).astype(dy.dtype))
     return tuple(gradients)
-
-
-def _wide(array: jax.Array) -> jax.Array:
-    return wide(jnp.asarray(array))
 
 
 def _summed_to(dy: jax.Array, shape: Shape) -> jax.Array:
@@ -192,7 +191,7 @@ def _shapes(op: str, arrays: Sequence[jax.Array]) -> list[Shape]:
     return [array.shape for array in arrays]
 
 
-def _joint_shape(op: str, arrays: Sequence[jax.Array]) -> None:
+def _check_shapes(op: str, arrays: Sequence[jax.Array]) -> None:
     """Raise a ValueError unless each array has the same shape as the others or 1 in the place of an axis."""
     shapes = _shapes(op, arrays)
     fits = len({len(shape) for shape in shapes}) == 1

@@ -128,7 +128,8 @@ def pad_backward(
             f"{op}: dy must have shape {wanted} for in_shape {tuple(in_shape)}, got {dy.shape}; "
             f"pass the settings that forward had"
         )
-    total = wide(jnp.asarray(dy))
+    dy = jnp.asarray(dy)
+    total = wide(dy)
     for axis, (low, high) in enumerate(pairs, start=1):
         size = in_shape[axis]
         before, middle, behind = jnp.split(total, (low, low + size), axis)

@@ -15,9 +15,10 @@ A place outside of 0 ≤ a < A is the outermost one: for nearest the rounded t, 
 The map is linear and each row of M has one or two entries, so Mᵀ gathers: dx[a] sums the few dy that took from a.
 Backward needs no residual but the shape. Nearest by a whole factor copies x over tiles, and dx sums over each tile: to
 copy and to sum are dual, so upsampling and pooling are too: dx of this nearest is f times the average pool of dy.
-t is a fraction of whole numbers, so floors and ties are exact, where PyTorch rounds t to float32.
+t is a fraction of whole numbers, so floors and ties are exact.
 The oracle is torch.nn.functional.interpolate ("nearest" is asymmetric with floor, "nearest-exact" is half_pixel with
-round_prefer_ceil), and for the rest ONNX's Resize, whose words these are.
+round_prefer_ceil), and for the rest ONNX's Resize, whose words these are. PyTorch rounds t of nearest to float32, and
+takes a factor for 1 or 2 where P is A or 2A.
 NaN: spreads to the places that take from it; also with a weight of 0, as in PyTorch, which lets 0 · NaN be NaN.
 Shapes: x and dx (N, A.., C), y and dy (N, P.., C) for one to three axes A. Sums in float32 at least.
 Source: Long, Shelhamer and Darrell 2015 (bilinear); Odena, Dumoulin and Olah 2016 (nearest); ONNX operator Resize.
@@ -188,7 +189,8 @@ def upsample_backward(
             f"{op}: dy must have shape {wanted} for in_shape {tuple(in_shape)}, got {dy.shape}; "
             f"pass the settings that forward had"
         )
-    total = wide(jnp.asarray(dy))
+    dy = jnp.asarray(dy)
+    total = wide(dy)
     for number, axis in reversed(list(enumerate(axes, start=1))):
         total = _summed_over_tiles(total, number, axis.tile) if axis.tile else _taken_back(total, number, axis)
     return total.astype(dy.dtype)
@@ -264,9 +266,9 @@ def _summed_over_tiles(dy: jax.Array, number: int, tile: int) -> jax.Array:
 
 
 def _along(table: np.ndarray, x: jax.Array, number: int) -> jax.Array:
-    """A table of one axis with ones for the axes of x around it; numbers in the dtype of x."""
+    """A table with ones for the axes of x around those it has from axis `number` on; numbers in the dtype of x."""
     dtype = table.dtype if table.dtype == bool else x.dtype
-    return jnp.asarray(table.reshape((1,) * number + table.shape + (1,) * (x.ndim - number - 1)), dtype)
+    return jnp.asarray(table.reshape((1,) * number + table.shape + (1,) * (x.ndim - number - table.ndim)), dtype)
 
 
 def _axes(
