@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from handgrad.ops.activations import (
@@ -122,7 +123,7 @@ def vjp(name: str, *arrays: jax.Array, **settings: Any) -> tuple[jax.Array, Call
     rule = rule_of(name)
     arrays, settings = bind(name, arrays, settings)
     y, residuals = rule.forward(*arrays, **settings)
-    return y, lambda dy: rule.backward(residuals, dy, **settings)
+    return y, lambda dy: rule.backward(residuals, jnp.asarray(dy), **settings)
 
 
 def rule_of(name: str) -> Rule:
@@ -133,13 +134,13 @@ def rule_of(name: str) -> Rule:
 
 
 def bind(name: str, arrays: tuple, settings: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Sort a call into its array arguments, in order and without None, and its settings."""
+    """Sort a call into its array arguments, as JAX has them, in order and without None, and its settings."""
     try:
         bound = inspect.signature(RULES[name].op).bind(*arrays, **settings)
     except TypeError as error:
         arguments = ", ".join(inspect.signature(RULES[name].op).parameters)
         raise TypeError(f"{name}: {error}; its arguments are {arguments}") from None
-    return tuple(array for array in bound.args if array is not None), bound.kwargs
+    return tuple(jnp.asarray(array) for array in bound.args if array is not None), bound.kwargs
 
 
 def _of_one_array(op: Callable, forward: Callable, backward: Callable) -> Rule:
