@@ -13,6 +13,7 @@ import pytest
 from handgrad import bridge, ops
 
 HALVES = jnp.dtype("bfloat16"), jnp.dtype("float16")
+AS_WRITTEN = {"xla_allow_excess_precision": False}  # or XLA widens sums of halves by itself where it fuses them
 MEMBERS = 3  # of an ensemble, and steps of a scan
 SMALL = {jnp.dtype(name): float(jnp.finfo(name).eps) for name in ("float32", "bfloat16", "float16")}
 IMAGE, KERNEL, GATE = (2, 5, 6, 2), (3, 3, 2, 3), (2, 1, 1, 2)
@@ -139,6 +140,10 @@ SHORT_SUMS = {"max_pool", "concatenate", "dropout"} | {
     *("relu", "leaky_relu", "relu6", "hard_sigmoid", "hardswish", "tanh", "sigmoid", "softplus", "elu", "selu"),
     *("silu", "gelu"),
 }
+ROUNDINGS = {  # where a long sum may be more than the last one away
+    "log_softmax": 8,  # e^y has the rounding of y, which is about -8
+    "batch_norm": 8,  # dscale cancels
+}
 REFUSE_AN_EMPTY_BATCH = {"batch_norm"}
 
 
@@ -214,7 +219,8 @@ def assert_near_in_small_dtypes(op, arrays, dy, dtypes, roundings):
     for dtype in dtypes:
         narrowed = put(arrays, floating(arrays), [arrays[place].astype(dtype) for place in floating(arrays)])
         given[dtype] = narrowed, dy.astype(dtype)
-    results = jax.jit(lambda given: [op.by_hand(*each) for each in given])(list(given.values()))
+    run = jax.jit(lambda given: [op.by_hand(*each) for each in given], compiler_options=AS_WRITTEN)
+    results = run(list(given.values()))
     for (dtype, (narrowed, dy)), got in zip(given.items(), results, strict=True):
         widened = put(narrowed, floating(arrays), [narrowed[p].astype(np.float64) for p in floating(arrays)])
         assert {g.dtype for g in got} == {dtype}
@@ -227,14 +233,14 @@ def test_small_dtypes_stay_and_are_near_float64(op):
 
 @pytest.mark.parametrize("long", SUMS)
 def test_long_sums_of_halves_are_kept_in_float32(long):
-    def draw(random, size):  # positive numbers of two bits, whose sum in a small dtype would stop at half or less
-        return random.integers(2, 4, size) / 2.0
+    def draw(random, size):  # positive numbers of a few bits, whose sum a small dtype rounds at each step, or stops
+        return random.integers(8, 16, size) / 8.0
 
     arrays = long.arrays(draw=draw)
     if long.name == "prelu":
         arrays[0] = -arrays[0]
     dy = draw(np.random.default_rng(1), long.out_shape)
-    assert_near_in_small_dtypes(long, arrays, dy, HALVES, 8)
+    assert_near_in_small_dtypes(long, arrays, dy, HALVES, ROUNDINGS.get(long.name, 1))
 
 
 def test_vmap_over_data_over_parameters_and_over_both_and_a_scan_are_a_loop(op):

@@ -131,6 +131,13 @@ def test_a_long_sum_of_halves_does_not_stall():
     assert dx.dtype == jnp.bfloat16 and dx.item() == 4096
 
 
+@every_mode
+def test_halves_are_rounded_once(mode):
+    dy, setting = normal((2, 7, 7, 2), dtype=jnp.bfloat16), {"in_shape": (2, 3, 3, 2), "padding": 2, "mode": mode}
+    dx = pad_backward(dy, **setting)
+    np.testing.assert_array_equal(dx, pad_backward(dy.astype(jnp.float32), **setting).astype(jnp.bfloat16))
+
+
 def test_an_empty_axis_takes_constants_only():
     x = jnp.ones((1, 0, 1))
     y, dx = by_hand(x, jnp.ones((1, 3, 1)), padding=((1, 2),), value=2.0)

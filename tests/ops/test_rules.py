@@ -30,7 +30,7 @@ def test_arrays_may_be_given_by_keyword():
 
 
 def test_unknown_names_are_listed():
-    with pytest.raises(ValueError, match="no op is named 'convolution'; there are avg_pool, batch_norm, conv"):
+    with pytest.raises(ValueError, match="no op is named 'convolution'; there are add, .*avg_pool, .*conv"):
         ops.vjp("convolution", jnp.ones(1))
     with pytest.raises(TypeError, match="conv: .*unexpected keyword argument 'stride'; its arguments are .*strides"):
         ops.vjp("conv", jnp.ones((1, 4, 1)), jnp.ones((3, 1, 1)), stride=2)
