@@ -191,7 +191,7 @@ def assert_close(got, want, rtol=1e-12):
     assert len(got) == len(want)
     for g, w in zip(got, want, strict=True):
         g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
-        np.testing.assert_allclose(g, w, rtol=rtol, atol=rtol * np.abs(w[np.isfinite(w)]).max(initial=0.1))
+        np.testing.assert_allclose(g, w, rtol=rtol, atol=1e-13 + rtol * np.abs(w[np.isfinite(w)]).max(initial=0))
 
 
 @pytest.mark.core
