@@ -1,12 +1,13 @@
 """Layers that only move numbers to other places, and a layer of any function."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from handgrad.layers.layer import Array, Layer, Params, Residuals, State, Static
 from handgrad.layers.op_layer import OpLayer
+from handgrad.ops.pad import Mode, Padding
 from handgrad.ops.upsample import Coordinates, Factor, Method, Rounding, Size
 
 
@@ -170,8 +171,8 @@ class Pad(OpLayer):
 
     kind: ClassVar[str] = "pad"
     op: ClassVar[str] = "pad"
-    padding: int | Sequence[int] | Sequence[tuple[int, int]]
-    mode: Literal["constant", "edge", "reflect", "wrap"] = "constant"
+    padding: Padding
+    mode: Mode = "constant"
     value: float = 0.0
 
 

@@ -18,6 +18,7 @@ Source: LeCun et al. 1989 (constant); Ronneberger, Fischer and Brox 2015 (reflec
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +30,11 @@ from handgrad.ops.precision import wide
 from handgrad.ops.spatial import Pairs, explicit_pairs
 
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
+Mode = Literal["constant", "edge", "reflect", "wrap"]
 MODES = ("constant", "edge", "reflect", "wrap")
 
 
-def pad(x: jax.Array, *, padding: Padding, mode: str = "constant", value: float = 0.0) -> jax.Array:
+def pad(x: jax.Array, *, padding: Padding, mode: Mode = "constant", value: float = 0.0) -> jax.Array:
     """The input with places added around it, by the plain formula.
 
     Args:
@@ -63,7 +65,7 @@ def pad(x: jax.Array, *, padding: Padding, mode: str = "constant", value: float 
 
 
 def pad_forward(
-    x: jax.Array, *, padding: Padding, mode: str = "constant", value: float = 0.0
+    x: jax.Array, *, padding: Padding, mode: Mode = "constant", value: float = 0.0
 ) -> tuple[jax.Array, None]:
     """The padded input (N, L + A + H.., C) from slices of memory; backward needs nothing of it.
 
@@ -96,7 +98,7 @@ def pad_forward(
 
 
 def pad_backward(
-    dy: jax.Array, *, in_shape: Sequence[int], padding: Padding, mode: str = "constant", value: float = 0.0
+    dy: jax.Array, *, in_shape: Sequence[int], padding: Padding, mode: Mode = "constant", value: float = 0.0
 ) -> jax.Array:
     """The gradient by x: the middle of dy, with the strips around it folded back, one axis after the other.
 
@@ -144,7 +146,7 @@ def _around(x: jax.Array, pairs: Pairs, value: float) -> jax.Array:
     return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pairs), (0, 0, 0)])
 
 
-def _strips(x: jax.Array, axis: int, low: int, high: int, mode: str) -> tuple[jax.Array, jax.Array]:
+def _strips(x: jax.Array, axis: int, low: int, high: int, mode: Mode) -> tuple[jax.Array, jax.Array]:
     """What comes before x and behind it along an axis."""
     size = x.shape[axis]
 
@@ -159,7 +161,7 @@ def _strips(x: jax.Array, axis: int, low: int, high: int, mode: str) -> tuple[ja
 
 
 def _folded(
-    before: jax.Array, behind: jax.Array, axis: int, size: int, mode: str
+    before: jax.Array, behind: jax.Array, axis: int, size: int, mode: Mode
 ) -> tuple[tuple[jax.Array, int], tuple[jax.Array, int]]:
     """The transpose of `_strips`: what each strip gives back, and the place of x where it begins."""
     low, high = before.shape[axis], behind.shape[axis]
@@ -177,7 +179,7 @@ def _placed(strip: jax.Array, axis: int, start: int, size: int) -> jax.Array:
     return lax.pad(strip, jnp.zeros((), strip.dtype), config)
 
 
-def _checked(op: str, array: jax.Array, in_shape: Sequence[int], padding: Padding, mode: str) -> Pairs:
+def _checked(op: str, array: jax.Array, in_shape: Sequence[int], padding: Padding, mode: Mode) -> Pairs:
     check.floating(op, **{"dy" if op == "pad_backward" else "x": array})
     if mode not in MODES:
         raise ValueError(f"{op}: mode must be {', '.join(map(repr, MODES[:-1]))} or {MODES[-1]!r}, got {mode!r}")

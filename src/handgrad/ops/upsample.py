@@ -315,11 +315,11 @@ def _sizes(
     op: str, in_sizes: tuple[int, ...], factor: Factor | None, output_size: Size | None
 ) -> tuple[tuple[int, ...], list[Fraction]]:
     """P of each axis, and how many places of x there are to one of y."""
-    if (factor is None) == (output_size is None):
-        raise ValueError(f"{op}: give either factor or output_size, got {factor!r} and {output_size!r}")
-    if output_size is not None:
+    if output_size is not None and factor is None:
         sizes = per_axis(op, "output_size", output_size, len(in_sizes))
         return sizes, [Fraction(a, p) for a, p in zip(in_sizes, sizes, strict=True)]
+    if factor is None or output_size is not None:
+        raise ValueError(f"{op}: give either factor or output_size, got {factor!r} and {output_size!r}")
     factors = tuple(factor) if isinstance(factor, Sequence) else (factor,) * len(in_sizes)
     if any(isinstance(f, bool) or not isinstance(f, int | float) for f in factors):
         raise TypeError(f"{op}: factor must be a number or one an axis, got {factor!r}")
