@@ -63,6 +63,12 @@ LAYERS = [  # layer, in_shape without the batch axis
     pytest.param(hg.SpatialDropout(0.4, inverted=False), (7, 3), id="spatialdropout-classic-1d"),
     pytest.param(hg.BatchNorm(), IMAGE, id="batchnorm"),
     pytest.param(hg.Flatten(), IMAGE, id="flatten"),
+    pytest.param(hg.Reshape((3, -1, 4)), IMAGE, id="reshape"),
+    pytest.param(hg.Identity(), IMAGE, id="identity"),
+    pytest.param(hg.Upsample(2), IMAGE, id="upsample"),
+    pytest.param(hg.Upsample(output_size=(5, 9), method="bilinear", align_corners=True), IMAGE, id="upsample-bilinear"),
+    pytest.param(hg.Pad(((1, 0), (2, 1)), value=0.5), IMAGE, id="pad"),
+    pytest.param(hg.Pad(2, mode="reflect"), IMAGE, id="pad-reflect"),
     pytest.param(hg.Lambda(jnp.sin), IMAGE, id="lambda"),
     pytest.param(Scale(3.0), IMAGE, id="user's layer"),
     pytest.param(BODY, IMAGE, id="chain"),
@@ -71,6 +77,7 @@ LAYERS = [  # layer, in_shape without the batch axis
     pytest.param(hg.Parallel(BODY, hg.Conv(3, 1), hg.Relu()), IMAGE, id="parallel"),
     pytest.param(hg.Parallel(BODY, hg.Conv(2, 1), join="add"), IMAGE, id="parallel-add"),
     pytest.param(hg.Parallel(BODY, hg.Sigmoid(), hg.Conv(2, 1), join="multiply"), IMAGE, id="parallel-multiply"),
+    pytest.param(hg.squeeze_excite(2, ratio=1), IMAGE, id="squeeze-excite"),
 ]
 every_layer = pytest.mark.parametrize("layer, in_shape", LAYERS)
 KEY = jax.random.key(3)

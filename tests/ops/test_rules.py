@@ -1,4 +1,4 @@
-"""ops/rules.py: every op through the one call, against jax.vjp of the op's plain formula."""
+"""ops/rules.py: masks, keywords and errors of the one call; test_op_contract.py has every op."""
 
 import jax
 import jax.numpy as jnp
@@ -8,75 +8,11 @@ import pytest
 from handgrad import bridge, ops
 
 pytestmark = pytest.mark.core
-IMAGE, KERNEL = (2, 5, 6, 2), (3, 3, 2, 3)
-CALLS = [  # op, shapes of the arrays, settings
-    pytest.param("conv", [IMAGE, KERNEL, (3,)], {"strides": 2}, id="conv"),
-    pytest.param("conv", [IMAGE, KERNEL], {"padding": "VALID"}, id="conv-without-bias"),
-    pytest.param("dense", [(2, 4), (4, 3), (3,)], {}, id="dense"),
-    pytest.param("dense", [(2, 4), (4, 3)], {}, id="dense-without-bias"),
-    pytest.param("max_pool", [IMAGE], {"window": 3, "strides": 2}, id="max_pool"),
-    pytest.param("max_pool", [IMAGE], {"window": 2, "dilation": 2, "strides": 1, "ties": "split"}, id="max_pool-split"),
-    pytest.param("avg_pool", [IMAGE], {"window": 3, "strides": 2, "padding": "SAME"}, id="avg_pool"),
-    pytest.param("avg_pool", [IMAGE], {"window": 2, "dilation": 2, "strides": 1}, id="avg_pool-dilated"),
-    pytest.param("global_avg_pool", [IMAGE], {}, id="global_avg_pool"),
-    pytest.param("relu", [IMAGE], {}, id="relu"),
-    pytest.param("leaky_relu", [IMAGE], {"negative_slope": 0.2}, id="leaky_relu"),
-    pytest.param("relu6", [IMAGE], {}, id="relu6"),
-    pytest.param("hard_sigmoid", [IMAGE], {"alpha": 0.2}, id="hard_sigmoid"),
-    pytest.param("hardswish", [IMAGE], {}, id="hardswish"),
-    pytest.param("prelu", [IMAGE, (2,)], {}, id="prelu"),
-    pytest.param("tanh", [IMAGE], {}, id="tanh"),
-    pytest.param("sigmoid", [IMAGE], {}, id="sigmoid"),
-    pytest.param("softplus", [IMAGE], {}, id="softplus"),
-    pytest.param("elu", [IMAGE], {"alpha": 0.5}, id="elu"),
-    pytest.param("selu", [IMAGE], {}, id="selu"),
-    pytest.param("silu", [IMAGE], {}, id="silu"),
-    pytest.param("gelu", [IMAGE], {"approximate": True}, id="gelu"),
-    pytest.param("softmax", [(3, 4)], {"axis": 0}, id="softmax"),
-    pytest.param("log_softmax", [(3, 4)], {}, id="log_softmax"),
-    pytest.param("batch_norm", [IMAGE, (2,), (2,)], {"eps": 1e-3}, id="batch_norm"),
-]
 
 
 def draw(shapes):
     keys = jax.random.split(jax.random.key(0), len(shapes))
     return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-
-
-def assert_close(got, want):
-    for g, w in zip(got, want, strict=True):
-        np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.parametrize("name, shapes, settings", CALLS)
-def test_vjp_is_the_plain_ops(name, shapes, settings):
-    def by_hand(arrays, dy):
-        y, backward = ops.vjp(name, *arrays, **settings)
-        return [y, *backward(dy)]
-
-    def automatic(arrays, dy):
-        y, vjp = jax.vjp(lambda *arrays: getattr(ops, name)(*arrays, **settings), *arrays)
-        return [y, *vjp(dy)]
-
-    arrays = draw(shapes)
-    y = jax.eval_shape(lambda *arrays: getattr(ops, name)(*arrays, **settings), *arrays)
-    dy = jax.random.normal(jax.random.key(1), y.shape)
-    assert_close(jax.jit(by_hand)(arrays, dy), jax.jit(automatic)(arrays, dy))
-
-
-@pytest.mark.parametrize("name, shapes, settings", CALLS)
-def test_bridged_op_has_the_same_gradient_under_jax_grad(name, shapes, settings):
-    def gradient(op):
-        everything = tuple(range(len(shapes)))
-        return jax.jit(jax.grad(lambda *arrays: (op(*arrays, **settings) ** 2).sum(), everything))
-
-    arrays = draw(shapes)
-    assert_close(gradient(getattr(bridge, name))(*arrays), gradient(getattr(ops, name))(*arrays))
-
-
-def test_every_rule_is_tested_and_bridged():
-    assert {case.values[0] for case in CALLS} | {"dropout"} == set(ops.RULES)
-    assert all(callable(getattr(bridge, name)) for name in ops.RULES)
 
 
 def test_a_mask_has_a_gradient_of_float0():
@@ -94,7 +30,7 @@ def test_arrays_may_be_given_by_keyword():
 
 
 def test_unknown_names_are_listed():
-    with pytest.raises(ValueError, match="no op is named 'convolution'; there are avg_pool, batch_norm, conv"):
+    with pytest.raises(ValueError, match="no op is named 'convolution'; there are add, .*avg_pool, .*conv"):
         ops.vjp("convolution", jnp.ones(1))
     with pytest.raises(TypeError, match="conv: .*unexpected keyword argument 'stride'; its arguments are .*strides"):
         ops.vjp("conv", jnp.ones((1, 4, 1)), jnp.ones((3, 1, 1)), stride=2)

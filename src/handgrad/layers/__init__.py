@@ -18,13 +18,14 @@ from handgrad.layers.activation import (
     Tanh,
 )
 from handgrad.layers.affine import Conv, Dense
+from handgrad.layers.blocks import squeeze_excite
 from handgrad.layers.branches import Parallel, Residual
 from handgrad.layers.container import Chain, Container, inference, map_layers
 from handgrad.layers.dropout import Dropout, SpatialDropout
 from handgrad.layers.layer import Layer, Static
 from handgrad.layers.norm import BatchNorm
 from handgrad.layers.pool import AvgPool, GlobalAvgPool, MaxPool
-from handgrad.layers.shape import Flatten, Lambda
+from handgrad.layers.shape import Flatten, Identity, Lambda, Pad, Reshape, Upsample
 
 __all__ = [
     "AvgPool",
@@ -40,15 +41,18 @@ __all__ = [
     "GlobalAvgPool",
     "HardSigmoid",
     "Hardswish",
+    "Identity",
     "Lambda",
     "Layer",
     "LeakyRelu",
     "LogSoftmax",
     "MaxPool",
     "PRelu",
+    "Pad",
     "Parallel",
     "Relu",
     "Relu6",
+    "Reshape",
     "Residual",
     "Selu",
     "Sigmoid",
@@ -58,6 +62,8 @@ __all__ = [
     "SpatialDropout",
     "Static",
     "Tanh",
+    "Upsample",
     "inference",
     "map_layers",
+    "squeeze_excite",
 ]

@@ -1,10 +1,10 @@
 """Layers side by side over one input: `Residual` adds two paths, `Parallel` joins any number.
 
-x is copied to every branch, so its gradient is the sum of the branches': the dual of a copy is a sum.
+x is copied to every branch, so its gradient is the sum of the branches': the dual of a copy is a sum. How the branches'
+outputs join again, and how dy parts, stands in ops/join.py.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, ClassVar, Literal
@@ -23,26 +23,23 @@ from handgrad.layers.container import (
     keep_names,
     naming,
 )
-from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, Static, check_is_layer
+from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
+from handgrad.ops.rules import RULES, Rule
 
 Join = Literal["concatenate", "add", "multiply"]
 
 
 @dataclass(frozen=True, repr=False)
 class Branching(Container):
-    """Children that all get x; a subclass says how their outputs join, and how dy parts again."""
+    """Children that all get x; a subclass says by which op of ops/join.py their outputs join."""
 
-    def join_outputs(self, outputs: list[Array], x: Array) -> Array:
-        """Y of the branches' outputs (and of x itself, where a path is the identity)."""
+    def rule(self) -> Rule:
+        """The op that joins."""
+        raise NotImplementedError(f"{type(self).__name__}: must define rule")
+
+    def join_outputs(self, join: Callable, outputs: list[Array], x: Array) -> Any:
+        """What `join`, the op or its forward, makes of the branches' outputs (and of x, where it is passed on)."""
         raise NotImplementedError(f"{type(self).__name__}: must define join_outputs")
-
-    def part(self, outputs: list[Array]) -> Any:
-        """What `split` needs of the outputs."""
-        return ()
-
-    def split(self, kept: Any, dy: Array) -> list[Array]:
-        """The cotangent of each branch's output; one more than branches is the cotangent of x itself."""
-        raise NotImplementedError(f"{type(self).__name__}: must define split")
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
         """Params and state by branch; branch i gets fold_in(key, i)."""
@@ -60,7 +57,7 @@ class Branching(Container):
         for name, layer, p, s, _ in self.walk(params, state):
             with naming(name, layer):
                 outputs.append(layer.apply(p, x, s))
-        return self.join_outputs(outputs, x)
+        return self.join_outputs(self.rule().op, outputs, x)
 
     def apply_train(self, params: Params, x: Array, state: State = (), key: Array | None = None) -> tuple[Array, State]:
         """Each branch's apply_train on x, joined."""
@@ -70,7 +67,7 @@ class Branching(Container):
                 y, s = layer.apply_train(p, x, s, k)
             outputs.append(y)
             new_state |= filled(name, s)
-        return self.join_outputs(outputs, x), new_state or state
+        return self.join_outputs(self.rule().op, outputs, x), new_state or state
 
     def forward(
         self, params: Params, x: Array, state: State = (), key: Array | None = None
@@ -82,11 +79,12 @@ class Branching(Container):
                 y, s, residuals[name] = layer.forward(p, x, s, k)
             outputs.append(y)
             new_state |= filled(name, s)
-        return self.join_outputs(outputs, x), new_state or state, {"branches": residuals, "join": self.part(outputs)}
+        y, kept = self.join_outputs(self.rule().forward, outputs, x)
+        return y, new_state or state, {"branches": residuals, "join": kept}
 
     def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
         """Each branch's backward on its part of dy; dx is their sum."""
-        cotangents, dparams = self.split(residuals["join"], dy), {}
+        cotangents, dparams = list(self.rule().backward(residuals["join"], dy)), {}
         for i, (name, layer, p, _, _) in enumerate(self.walk(params)):
             with naming(name, layer):
                 cotangents[i], dparams[name] = layer.backward(p, residuals["branches"][name], cotangents[i])
@@ -136,7 +134,11 @@ class Residual(Branching):
         """The sum of other paths."""
         return type(self)(*layers, name=self.name)
 
-    def join_outputs(self, outputs: list[Array], x: Array) -> Array:
+    def rule(self) -> Rule:
+        """A sum."""
+        return RULES["add"]
+
+    def join_outputs(self, join: Callable, outputs: list[Array], x: Array) -> Any:
         """body(x) + shortcut(x)."""
         body, shortcut = [*outputs, x][:2]
         if body.shape != shortcut.shape:
@@ -144,11 +146,7 @@ class Residual(Branching):
             raise ValueError(
                 f"Residual: body gives shape {body.shape}, {what} has {shortcut.shape}; give a shortcut that fits"
             )
-        return body + shortcut
-
-    def split(self, kept: Any, dy: Array) -> list[Array]:
-        """The dual of a sum is a copy."""
-        return [dy, dy]
+        return join(body, shortcut)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -158,11 +156,13 @@ class Parallel(Branching):
     concatenate  y = [b_1(x), …, b_m(x)]   dy is cut into the branches' channels
     add          y = Σ_i b_i(x)            dy goes to every branch
     multiply     y = Π_i b_i(x)            branch i gets dy Π_{j≠i} b_j(x), so the outputs are kept
+
     In all three dx is the sum over the branches. Children are named as in `Chain`.
 
     Args:
         *branches: the layers, all given the same x.
-        join: "concatenate" (last axis), "add" or "multiply"; the latter two want equal shapes.
+        join: "concatenate" (last axis), "add" or "multiply"; the latter two want shapes equal or 1 on an axis, along
+            which that output is then copied.
         name: its own name in a container.
 
     Raises:
@@ -203,30 +203,15 @@ class Parallel(Branching):
         """Other branches under the same names, joined in the same way."""
         return type(self)(*keep_names(child_names(self.branches), layers), join=self.join, name=self.name)
 
-    def join_outputs(self, outputs: list[Array], x: Array) -> Array:
-        """The joined outputs."""
-        shapes = [y.shape for y in outputs]
-        compared = {shape[:-1] for shape in shapes} if self.join == "concatenate" else set(shapes)
-        if len(compared) > 1:
-            what = "in all but the last axis" if self.join == "concatenate" else "in shape"
-            named = ", ".join(f"{name} {shape}" for (name, _), shape in zip(self.items(), shapes, strict=True))
-            raise ValueError(f"Parallel: join={self.join!r} wants outputs equal {what}, got {named}")
-        if self.join == "concatenate":
-            return jnp.concatenate(outputs, axis=-1)
-        return reduce(jnp.add if self.join == "add" else jnp.multiply, outputs)
+    def rule(self) -> Rule:
+        """The op of that name."""
+        return RULES[self.join]
 
-    def part(self, outputs: list[Array]) -> Any:
-        """The branches' channel counts, nothing, or the outputs, by the kind of join."""
-        if self.join == "concatenate":
-            return Static(tuple(y.shape[-1] for y in outputs))
-        return tuple(outputs) if self.join == "multiply" else ()
-
-    def split(self, kept: Any, dy: Array) -> list[Array]:
-        """The cotangent of each branch's output."""
-        if self.join == "concatenate":
-            ends = [sum(kept.value[: i + 1]) for i in range(len(kept.value) - 1)]
-            return jnp.split(dy, ends, axis=-1)
-        if self.join == "add":
-            return [dy] * len(self.branches)
-        others = [[y for j, y in enumerate(kept) if j != i] for i in range(len(kept))]
-        return [math.prod(rest, start=dy) for rest in others]
+    def join_outputs(self, join: Callable, outputs: list[Array], x: Array) -> Any:
+        """The joined outputs, or an error that names the branches."""
+        try:
+            return join(*outputs)
+        except ValueError as error:
+            what = "in all but the last axis" if self.join == "concatenate" else "in shape, or 1 on an axis"
+            named = ", ".join(f"{name} {y.shape}" for (name, _), y in zip(self.items(), outputs, strict=True))
+            raise ValueError(f"Parallel: join={self.join!r} wants outputs equal {what}, got {named}") from error

@@ -39,7 +39,19 @@ from handgrad.ops.batch_norm import (
 from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward, dropout_inference
+from handgrad.ops.join import (
+    add,
+    add_backward,
+    add_forward,
+    concatenate,
+    concatenate_backward,
+    concatenate_forward,
+    multiply,
+    multiply_backward,
+    multiply_forward,
+)
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.pad import pad, pad_backward, pad_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.rules import RULES, Rule, vjp
 from handgrad.ops.smooth_activations import (
@@ -73,10 +85,14 @@ from handgrad.ops.softmax import (
     softmax_backward,
     softmax_forward,
 )
+from handgrad.ops.upsample import upsample, upsample_backward, upsample_forward
 
 __all__ = [
     "RULES",
     "Rule",
+    "add",
+    "add_backward",
+    "add_forward",
     "avg_pool",
     "avg_pool_backward",
     "avg_pool_forward",
@@ -86,6 +102,9 @@ __all__ = [
     "batch_norm_inference",
     "batch_norm_inference_backward",
     "batch_norm_inference_forward",
+    "concatenate",
+    "concatenate_backward",
+    "concatenate_forward",
     "conv",
     "conv_backward",
     "conv_forward",
@@ -120,6 +139,12 @@ __all__ = [
     "max_pool",
     "max_pool_backward",
     "max_pool_forward",
+    "multiply",
+    "multiply_backward",
+    "multiply_forward",
+    "pad",
+    "pad_backward",
+    "pad_forward",
     "prelu",
     "prelu_backward",
     "prelu_forward",
@@ -147,5 +172,8 @@ __all__ = [
     "tanh",
     "tanh_backward",
     "tanh_forward",
+    "upsample",
+    "upsample_backward",
+    "upsample_forward",
     "vjp",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from handgrad.ops.activations import (
@@ -39,7 +40,19 @@ from handgrad.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_
 from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward
+from handgrad.ops.join import (
+    add,
+    add_backward,
+    add_forward,
+    concatenate,
+    concatenate_backward,
+    concatenate_forward,
+    multiply,
+    multiply_backward,
+    multiply_forward,
+)
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.pad import pad, pad_backward, pad_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.smooth_activations import (
     elu,
@@ -73,6 +86,7 @@ from handgrad.ops.softmax import (
     softmax_forward,
 )
 from handgrad.ops.static import Static
+from handgrad.ops.upsample import upsample, upsample_backward, upsample_forward
 
 
 class Rule(NamedTuple):
@@ -109,7 +123,7 @@ def vjp(name: str, *arrays: jax.Array, **settings: Any) -> tuple[jax.Array, Call
     rule = rule_of(name)
     arrays, settings = bind(name, arrays, settings)
     y, residuals = rule.forward(*arrays, **settings)
-    return y, lambda dy: rule.backward(residuals, dy, **settings)
+    return y, lambda dy: rule.backward(residuals, jnp.asarray(dy), **settings)
 
 
 def rule_of(name: str) -> Rule:
@@ -120,13 +134,13 @@ def rule_of(name: str) -> Rule:
 
 
 def bind(name: str, arrays: tuple, settings: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Sort a call into its array arguments, in order and without None, and its settings."""
+    """Sort a call into its array arguments, as JAX has them, in order and without None, and its settings."""
     try:
         bound = inspect.signature(RULES[name].op).bind(*arrays, **settings)
     except TypeError as error:
         arguments = ", ".join(inspect.signature(RULES[name].op).parameters)
         raise TypeError(f"{name}: {error}; its arguments are {arguments}") from None
-    return tuple(array for array in bound.args if array is not None), bound.kwargs
+    return tuple(jnp.asarray(array) for array in bound.args if array is not None), bound.kwargs
 
 
 def _of_one_array(op: Callable, forward: Callable, backward: Callable) -> Rule:
@@ -135,7 +149,7 @@ def _of_one_array(op: Callable, forward: Callable, backward: Callable) -> Rule:
 
 
 def _pool(op: Callable, forward: Callable, backward: Callable) -> Rule:
-    """The rule of a pool, whose backward needs the shape of x beside its residual."""
+    """The rule of a pool and the like, whose backward needs the shape of x beside its residual."""
 
     def rule_forward(x, **settings):
         y, residual = forward(x, **settings)
@@ -193,6 +207,11 @@ RULES: dict[str, Rule] = {
     "max_pool": _pool(max_pool, max_pool_forward, max_pool_backward),
     "avg_pool": _pool(avg_pool, avg_pool_forward, avg_pool_backward),
     "global_avg_pool": _pool(global_avg_pool, global_avg_pool_forward, global_avg_pool_backward),
+    "upsample": _pool(upsample, upsample_forward, upsample_backward),
+    "pad": _pool(pad, pad_forward, pad_backward),
+    "concatenate": Rule(concatenate, concatenate_forward, concatenate_backward),
+    "add": Rule(add, add_forward, add_backward),
+    "multiply": Rule(multiply, multiply_forward, multiply_backward),
     "relu": _of_one_array(relu, relu_forward, relu_backward),
     "leaky_relu": _of_one_array(leaky_relu, leaky_relu_forward, leaky_relu_backward),
     "relu6": _of_one_array(relu6, relu6_forward, relu6_backward),

@@ -62,7 +62,7 @@ def pad_pairs(
     if isinstance(padding, str):
         pairs = _named(op, padding, in_sizes, spans, strides)
     else:
-        pairs = _explicit(op, padding, len(in_sizes))
+        pairs = explicit_pairs(op, padding, len(in_sizes))
     for axis, (size, e, s, (low, high)) in enumerate(zip(in_sizes, spans, strides, pairs, strict=True)):
         if ceil_mode and low + size == 0:
             raise ValueError(f"{op}: spatial axis {axis} is empty, so no window can start in it; pad it at the low end")
@@ -83,7 +83,8 @@ def _named(op: str, padding: str, in_sizes: Sizes, spans: Sizes, strides: Sizes)
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
-def _explicit(op: str, padding: int | Sequence, ndim: int) -> Pairs:
+def explicit_pairs(op: str, padding: int | Sequence, ndim: int) -> Pairs:
+    """`padding` given as numbers, an int, an int an axis, or pairs, as one (low, high) pair an axis."""
     entries = tuple(padding) if isinstance(padding, Sequence) else (padding,) * ndim
     if len(entries) != ndim:
         raise ValueError(f"{op}: padding {padding!r} has {len(entries)} entries, the input has {ndim} spatial axes")
