@@ -12,6 +12,7 @@ IMAGE, KERNEL = (2, 5, 6, 2), (3, 3, 2, 3)
 CALLS = [  # op, shapes of the arrays, settings
     pytest.param("conv", [IMAGE, KERNEL, (3,)], {"strides": 2}, id="conv"),
     pytest.param("conv", [IMAGE, KERNEL], {"padding": "VALID"}, id="conv-without-bias"),
+    pytest.param("conv_transpose", [IMAGE, KERNEL, (3,)], {"strides": 2}, id="conv_transpose"),
     pytest.param("dense", [(2, 4), (4, 3), (3,)], {}, id="dense"),
     pytest.param("dense", [(2, 4), (4, 3)], {}, id="dense-without-bias"),
     pytest.param("max_pool", [IMAGE], {"window": 3, "strides": 2}, id="max_pool"),
