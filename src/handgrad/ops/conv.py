@@ -225,8 +225,8 @@ KERNEL_GRADIENT = fast.Map(
     conv_kernel_gradient,
     {
         "product": fast.kernel_gradient_by_product,
-        "groups": fast.kernel_gradient_by_groups,
         "taps": fast.kernel_gradient_by_taps,
+        "groups": fast.kernel_gradient_by_groups,
     },
     batch=None,
 )
