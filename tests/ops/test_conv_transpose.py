@@ -2,6 +2,7 @@
 
 import functools
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +188,23 @@ def test_under_vmap_equals_a_loop(axes):
             np.testing.assert_allclose(got[member], want, rtol=1e-12, atol=1e-13)
 
 
+MODES = {
+    "jvp of grad": lambda op, x, k: jax.jvp(jax.grad(lambda k: (op(x, k) ** 3).sum()), (k,), (2 * k,))[1],
+    "grad of grad": lambda op, x, k: jax.grad(lambda k: (jax.grad(lambda x: (op(x, k) ** 3).sum())(x) ** 2).sum())(k),
+    "scan of vmap": lambda op, x, k: lax.scan(lambda c, k: (c, jax.vmap(op, (0, None))(x[:, None], k)), 0, k[None])[1],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_forward_in_other_modes(mode):
+    x, kernel = draw([(2, 3, 2), (3, 2, 2)])
+    plain = functools.partial(conv_transpose, strides=2)
+    got, want = jax.jit(
+        lambda x, k: [MODES[mode](op, x, k) for op in (lambda x, k: conv_transpose_forward(x, k, strides=2)[0], plain)]
+    )(x, kernel)
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11 * float(np.abs(want).max()))
+
+
 def test_nan_and_infinity_stay_in_their_windows_and_groups():
     x, kernel = draw([(1, 3, 2), (2, 2, 1)])
     x = x.at[0, 1, 0].set(jnp.nan).at[0, 2, 1].set(jnp.inf)
@@ -196,10 +214,11 @@ def test_nan_and_infinity_stay_in_their_windows_and_groups():
 
 
 def test_takes_numpy_arrays():
-    x, kernel = (np.asarray(a) for a in draw([(1, 3, 2), (2, 2, 1)]))
+    arrays: list[Any] = [np.asarray(a) for a in draw([(1, 3, 2), (2, 2, 1), (1, 6, 1)])]
+    x, kernel, dy = arrays
     y, kept = conv_transpose_forward(x, kernel, strides=2)
     np.testing.assert_allclose(y, conv_transpose(x, kernel, strides=2), rtol=1e-12)
-    conv_transpose_backward(kept, kernel, np.ones(y.shape), strides=2)
+    conv_transpose_backward(kept, kernel, dy, strides=2)
 
 
 ONE = ((1, 4, 4, 2), (3, 3, 2, 1))
