@@ -1,6 +1,6 @@
 """XLA must not abort on any shape that a plain op takes: odd settings, drawn at random, many to a process.
 
-    python tests/aborts.py [--settings 5000] [--seed 0] [--per-process 100] [--ops conv,max_pool,avg_pool]
+    python tests/aborts.py [--settings 5000] [--seed 0] [--per-process 100] [--ops conv,max_pool]
     python tests/aborts.py --only '{"op": "conv", ...}'
 
 A setting is drawn without regard to sense: empty batches, kernels wider than the input, strides wider than the kernel,
@@ -39,7 +39,8 @@ from handgrad.ops.rules import RULES
 
 Setting = dict[str, Any]
 
-OPS = ("conv", "max_pool", "avg_pool")
+OPS = ("conv", "conv_transpose", "max_pool", "avg_pool")
+CONVS = ("conv", "conv_transpose")
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}  # of the largest value
 WORK = 2_000_000  # products or taps of one pass; larger draws would take long and show nothing more
 TAPS = 100  # in a pool, where each tap is code to compile; above ops.spatial.MANY_TAPS
@@ -65,17 +66,20 @@ def draw(rng: random.Random, op: str) -> Setting:
     channels = 0 if rng.random() < 0.02 else rng.randint(1, 6)
     window = [rng.randint(1, rng.choice([3, 3, size + 4])) for size in sizes]
     settings = {"padding": _padding(rng, ndim)}
-    if op != "conv" or rng.random() < 0.7:
+    if op not in CONVS or rng.random() < 0.7:
         settings["strides"] = _sizes(rng, ndim, 5)
     if rng.random() < 0.4:
         settings["dilation"] = _sizes(rng, ndim, 4)
     setting = {"op": op, "x": [batch, *sizes, channels], "settings": settings}
-    if op == "conv":
+    if op in CONVS:
         dividers = [divider for divider in range(1, channels + 1) if channels % divider == 0] or [1]
         groups = rng.choice([1, channels or 1, rng.choice(dividers)])
         features = 0 if rng.random() < 0.02 else groups * rng.randint(1, 3)
         settings["groups"] = groups
         setting |= {"kernel": [*window, channels // groups, features], "bias": rng.random() < 0.5}
+        if op == "conv_transpose":
+            setting["kernel"] = [*window, channels, features // groups]
+            settings["output_padding"] = rng.choice([0, [rng.randint(0, 3) for _ in range(ndim)]])
     else:
         settings |= {"window": window, "ceil_mode": rng.random() < 0.3}
         if rng.random() < 0.3:
@@ -86,7 +90,7 @@ def draw(rng: random.Random, op: str) -> Setting:
             settings["count_include_pad"] = rng.random() < 0.6
     setting["dtype"] = rng.choice(["float32", "float32", "float64", "bfloat16", "float16"])
     setting["llvm"] = rng.choice(["all passes", "all passes", "few passes"])
-    setting["vmap"] = rng.choice(["no", "no", "no", "x", *(("kernel", "both") if op == "conv" else "x")])
+    setting["vmap"] = rng.choice(["no", "no", "no", "x", *(("kernel", "both") if op in CONVS else "x")])
     return setting
 
 
@@ -114,8 +118,12 @@ def drawn(count: int, seed: int, ops: Sequence[str], tally: Counter[str]) -> Ite
 
 def shapes(setting: Setting) -> list[tuple[int, ...]]:
     """The shapes of the op's arrays: x, or x, kernel and perhaps bias."""
-    kernel = setting.get("kernel")
-    made = [setting["x"]] if kernel is None else [setting["x"], kernel, *([kernel[-1:]] if setting["bias"] else [])]
+    made = [setting["x"]]
+    if "kernel" in setting:
+        features = setting["kernel"][-1] * (
+            setting["settings"].get("groups", 1) if setting["op"] == "conv_transpose" else 1
+        )
+        made += [setting["kernel"], *([[features]] if setting["bias"] else [])]
     return [tuple(shape) for shape in made]
 
 

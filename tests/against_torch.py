@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from handgrad import ops
 
 RTOL = 1e-10
+ALGORITHMS = ("direct", "product", "taps", "groups", "phases")  # of a convolution
 TIERS = pytest.mark.parametrize(
     "examples", [pytest.param(10, id="some"), pytest.param(150, id="many", marks=pytest.mark.slow)]
 )
@@ -69,6 +70,29 @@ def ours(name: str, arrays: list[np.ndarray], dy: np.ndarray | None = None, **se
 
     y, gradients = jax.jit(run)([jnp.asarray(a) for a in arrays], None if dy is None else jnp.asarray(dy))
     return [np.asarray(y), *map(np.asarray, gradients)]
+
+
+def by_each_algorithm(name: str, arrays: list[np.ndarray], **settings: Any) -> dict[str, list[np.ndarray]]:
+    """What `ours` gives, by each algorithm of a convolution that can take it, and by the "rule"."""
+
+    def run(arrays, algorithm):
+        x, kernel, *bias = arrays
+        takes = {op: {} if algorithm == "rule" else {"algorithm": algorithm} for op in ("forward", "backward")}
+        if algorithm == "phases":  # which the input gradient alone has
+            takes["backward" if name == "conv_transpose" else "forward"] = {}
+        y, kept = getattr(ops, f"{name}_forward")(x, kernel, *bias, **settings, **takes["forward"])
+        dy = jnp.asarray(cotangent(y.shape))
+        gradients = getattr(ops, f"{name}_backward")(kept, kernel, dy, **settings, **takes["backward"])
+        return [y, *gradients[: len(arrays)]]
+
+    found = {}
+    for algorithm in ("rule", *ALGORITHMS):
+        try:
+            found[algorithm] = [np.asarray(a) for a in jax.jit(run, static_argnums=1)(arrays, algorithm)]
+        except ValueError as error:
+            if "cannot compute this convolution" not in str(error):
+                raise
+    return found
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:

@@ -42,6 +42,7 @@ def _op(name: str) -> Callable[..., Array]:
 
 
 conv = _op("conv")
+conv_transpose = _op("conv_transpose")
 dense = _op("dense")
 max_pool = _op("max_pool")
 avg_pool = _op("avg_pool")

@@ -12,6 +12,7 @@ from handgrad.layers import (
     BatchNorm,
     Chain,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -44,6 +45,13 @@ def test_lenet_like():
     assert found.multiply_adds == sum(rows[n].multiply_adds for n in ("conv1", "conv2", "dense1", "dense2"))
     assert rows["maxpool2"].out_shape == (7, 7, 64) and rows["maxpool2"].kind == "MaxPool"
     assert rows["flatten1"].out_shape == (3136,)
+
+
+def test_a_transposed_convolution_is_counted_from_its_input():
+    """Each number of the input goes to kernel_size · features / groups places, also where they are cropped."""
+    (row,) = summary(ConvTranspose(6, (3, 2), strides=2, groups=2), (5, 4, 8), batch=2).rows
+    assert row.out_shape == (10, 8, 6) and row.parameters == 3 * 2 * 8 * 3 + 6
+    assert row.multiply_adds == 2 * (5 * 4 * 8) * (3 * 2) * 3
 
 
 def test_kept_bytes_are_those_of_a_real_forward():

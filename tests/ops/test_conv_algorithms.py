@@ -18,6 +18,7 @@ CASES = {  # algorithm -> x, kernel, settings
         ((2, 7, 8, 3), (3, 2, 1, 6), {"groups": 3, "strides": (2, 3), "dilation": (2, 1)}),
         ((2, 9, 2), (2, 1, 4), {"groups": 2, "strides": 4, "padding": ((3, 1),)}),
         ((1, 3, 4, 3, 2), (2, 3, 2, 1, 2), {"groups": 2}),
+        ((2, 4, 17, 3), (4, 3, 1, 6), {"groups": 3}),  # longer rows than those of a short pass
     ],
     "groups": [
         ((2, 5, 6, 4), (3, 3, 2, 6), {"groups": 2}),
@@ -84,7 +85,7 @@ def test_the_rule(monkeypatch):
     assert chosen(monkeypatch, (2, 5, 5, 3), (1, 1, 3, 2)) == ["product"] * 3
     assert chosen(monkeypatch, (2, 5, 5, 3), (1, 1, 3, 2), padding=1) == ["direct"] * 3
     assert chosen(monkeypatch, (2, 6, 3), (3, 3, 2), strides=2) == ["direct", "phases", "direct", "product", "direct"]
-    assert chosen(monkeypatch, (2, 5, 40), (3, 1, 40), groups=40) == ["taps", "taps", "groups", *["direct"] * 2]
+    assert chosen(monkeypatch, (2, 5, 40), (3, 1, 40), groups=40) == ["taps"] * 3
     assert chosen(monkeypatch, (2, 5, 80), (3, 2, 40), groups=40) == ["direct", "direct", "groups", *["direct"] * 4]
     assert chosen(monkeypatch, (2, 5, 4), (3, 2, 4), groups=2)[:2] == ["groups", "direct"]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

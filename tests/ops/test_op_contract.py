@@ -85,6 +85,7 @@ def call(name: str, *shapes: tuple[int, ...], id: str | None = None, slow: bool 
 CALLS = [
     call("conv", IMAGE, KERNEL, (3,), strides=2),
     call("conv", IMAGE, KERNEL, padding="VALID", id="conv-without-bias"),
+    call("conv_transpose", IMAGE, KERNEL, (3,), strides=2),
     call("dense", (2, 4), (4, 3), (3,)),
     call("dense", (2, 4), (4, 3), id="dense-without-bias", slow=True),
     call("max_pool", IMAGE, window=3, strides=2),
@@ -121,6 +122,9 @@ SUMS = [
     call("conv", (1, 64, 64, 1), (1, 1, 1, 1), (1,), id="conv-over-places"),
     call("conv", (1, 1, 1, 4096), (1, 1, 4096, 1), id="conv-over-channels"),
     call("conv", (1, 1, 1, 1), (1, 1, 1, 4096), id="conv-over-features"),
+    call("conv_transpose", (1, 64, 64, 1), (1, 1, 1, 1), (1,), id="conv_transpose-over-places"),
+    call("conv_transpose", (1, 1, 1, 4096), (1, 1, 4096, 1), id="conv_transpose-over-channels"),
+    call("conv_transpose", (1, 1, 1, 1), (1, 1, 1, 4096), id="conv_transpose-over-features"),
     call("dense", (4096, 1), (1, 1), (1,), id="dense-over-rows"),
     call("dense", (1, 4096), (4096, 1), id="dense-over-inputs"),
     call("dense", (1, 1), (1, 4096), id="dense-over-outputs"),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from handgrad.insight.leaves import Wrapped, wrap_leaves
 from handgrad.insight.report import table
-from handgrad.layers.affine import Conv, Dense
+from handgrad.layers.affine import Conv, ConvTranspose, Dense
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
 
 
@@ -24,7 +24,7 @@ class SummaryRow(NamedTuple):
         kind: its class.
         out_shape: the shape of its output, without the batch axis.
         parameters: how many numbers it learns.
-        multiply_adds: of its forward pass, for Conv and Dense; 0 for others.
+        multiply_adds: of its forward pass, for Conv, ConvTranspose and Dense; 0 for others.
         bytes: of what its forward keeps for backward.
     """
 
@@ -75,9 +75,10 @@ def summary(net: Layer, in_shape: Shape, batch: int = 1) -> Summary:
     """Count what each layer of a net learns, computes and keeps.
 
     A convolution makes each of its outputs from kernel_size · channels / groups products, a dense layer from its
-    inputs; a layer of your own counts 0. Kept bytes are those of the residuals of `forward` in float32: an array that
-    two layers keep (a ReLU its output, the next convolution its input) counts once for each of them, though XLA may
-    hold it once. Running statistics and the like are state, and are not counted.
+    inputs; a transposed convolution makes kernel_size · features / groups products of each input; a layer of your own
+    counts 0. Kept bytes are those of the residuals of `forward` in float32: an array that two layers keep (a ReLU its
+    output, the next convolution its input) counts once for each of them, though XLA may hold it once. Running
+    statistics and the like are state, and are not counted.
 
     Args:
         net: any layer.
@@ -131,13 +132,19 @@ class Meter(Wrapped):
         """The layer's forward, counted."""
         y, new_state, residuals = self.layer.forward(params, x, state, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        counts = parameters, _multiply_adds(self.layer, params, y), _bytes(residuals)
+        counts = parameters, _multiply_adds(self.layer, params, x, y), _bytes(residuals)
         self.rows.append(SummaryRow(self.path, type(self.layer).__name__, y.shape[1:], *counts))
         return y, new_state, residuals
 
 
-def _multiply_adds(layer: Layer, params: Any, y: Array) -> int:
-    """Outputs times the products in each: kernels are (..., inputs of one output, features)."""
+def _multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
+    """Outputs times the products in each: kernels are (..., inputs of one output, features).
+
+    A transposed convolution is counted from its input: each number goes to kernel_size places of features / groups.
+    """
+    if isinstance(layer, ConvTranspose):
+        *sizes, _, features = params["kernel"].shape
+        return x.size * math.prod(sizes) * features
     return y.size * math.prod(params["kernel"].shape[:-1]) if isinstance(layer, Conv | Dense) else 0
 
 

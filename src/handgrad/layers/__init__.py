@@ -17,7 +17,7 @@ from handgrad.layers.activation import (
     Softplus,
     Tanh,
 )
-from handgrad.layers.affine import Conv, Dense
+from handgrad.layers.affine import Conv, ConvTranspose, Dense
 from handgrad.layers.blocks import squeeze_excite
 from handgrad.layers.branches import Parallel, Residual
 from handgrad.layers.container import Chain, Container, inference, map_layers
@@ -33,6 +33,7 @@ __all__ = [
     "Chain",
     "Container",
     "Conv",
+    "ConvTranspose",
     "Dense",
     "Dropout",
     "Elu",

@@ -1,4 +1,4 @@
-"""Layers with a kernel and a bias: Dense and Conv. Their mathematics stands in ops/."""
+"""Layers with a kernel and a bias: Dense, Conv and ConvTranspose. Their mathematics stands in ops/."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from handgrad import initializers
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, parameter
 from handgrad.ops.conv import conv, conv_backward, conv_forward
+from handgrad.ops.conv_transpose import conv_transpose, conv_transpose_backward, conv_transpose_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.spatial import Padding, per_axis
 
@@ -131,17 +132,8 @@ class Conv(Affine):
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
         """Kernel and bias for inputs of in_shape (*A, C)."""
-        if not 2 <= len(in_shape) <= 4:
-            raise ValueError(f"Conv: in_shape must be (L, C), (H, W, C) or (D, H, W, C), got {tuple(in_shape)}")
-        sizes, channels = per_axis("Conv", "kernel_size", self.kernel_size, len(in_shape) - 1), in_shape[-1]
-        if not isinstance(self.groups, int) or self.groups < 1 or channels % self.groups or self.features % self.groups:
-            raise ValueError(
-                f"Conv: groups must divide the {channels} input channels and {self.features} features, "
-                f"got {self.groups!r}"
-            )
         bias_init = self.bias_init if self.use_bias else None
-        shape = (*sizes, channels // self.groups, self.features)
-        return self.draw(key, shape, dtype, self.kernel_init, bias_init), {}
+        return self.draw(key, _grouped_kernel_shape(self, in_shape), dtype, self.kernel_init, bias_init), {}
 
     def apply(self, params: Params, x: Array, state: State = ()) -> Array:
         """The convolution by its plain formula."""
@@ -159,3 +151,87 @@ class Conv(Affine):
         kernel = parameter(self, params, "kernel")
         dx, dkernel, dbias = conv_backward(residuals["x"], kernel, dy, **self.settings())
         return dx, {"kernel": dkernel, "bias": dbias} if self.use_bias else {"kernel": dkernel}
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTranspose(Affine):
+    """A transposed convolution, which spreads each place over a window: Conv's adjoint. See `ops.conv_transpose`.
+
+    Parameters: kernel (*K, C, O/groups), bias (O,). The kernel is drawn as Conv's is, by the C/groups channels that a
+    group sums.
+
+    Args:
+        features: O, the output channels.
+        kernel_size: places the kernel spans, an int or one an axis.
+        strides: places of the output from one place of the input to the next.
+        padding: what is cropped: "SAME" (A*strides outputs), "VALID" (nothing), an int, or (low, high) pairs.
+        output_padding: places added at the high end; below strides or dilation.
+        dilation: places from one kernel element to the next.
+        groups: how many groups the channels and features fall into.
+        use_bias: whether there is a b.
+        kernel_init: how the kernel is drawn, (key, shape, dtype) -> array; it is asked for (*K, C/groups, O).
+        bias_init: how the bias is drawn.
+
+    Raises:
+        ValueError: settings out of range, or an x that does not fit.
+
+    Example:
+        >>> layer = ConvTranspose(8, 4, strides=2)
+        >>> params, state = layer.init(jax.random.key(0), (14, 14, 16))
+        >>> jax.tree.map(jnp.shape, params), layer.apply(params, jnp.ones((1, 14, 14, 16))).shape
+        ({'bias': (8,), 'kernel': (4, 4, 16, 8)}, (1, 28, 28, 8))
+    """
+
+    kind: ClassVar[str] = "convtranspose"
+    kernel_size: Ints
+    strides: Ints = 1
+    padding: Padding = "SAME"
+    output_padding: Ints = 0
+    dilation: Ints = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer = initializers.he_normal
+    bias_init: Initializer = initializers.zeros
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword settings of the op."""
+        names = ("strides", "padding", "output_padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}
+
+    def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Kernel and bias for inputs of in_shape (*A, C)."""
+        bias_init = self.bias_init if self.use_bias else None
+        params = self.draw(key, _grouped_kernel_shape(self, in_shape), dtype, self.kernel_init, bias_init)
+        groups = jnp.split(params["kernel"], self.groups, -1)
+        return params | {"kernel": jnp.concatenate(groups, -2)}, {}
+
+    def apply(self, params: Params, x: Array, state: State = ()) -> Array:
+        """The transposed convolution by its plain formula."""
+        return conv_transpose(x, *self.weights(params, self.use_bias), **self.settings())
+
+    def forward(
+        self, params: Params, x: Array, state: State = (), key: Array | None = None
+    ) -> tuple[Array, State, Residuals]:
+        """The transposed convolution, keeping x."""
+        y, x = conv_transpose_forward(x, *self.weights(params, self.use_bias), **self.settings())
+        return y, state, {"x": x}
+
+    def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
+        """A convolution for dx, another for the kernel, and a sum for the bias."""
+        kernel = parameter(self, params, "kernel")
+        dx, dkernel, dbias = conv_transpose_backward(residuals["x"], kernel, dy, **self.settings())
+        return dx, {"kernel": dkernel, "bias": dbias} if self.use_bias else {"kernel": dkernel}
+
+
+def _grouped_kernel_shape(layer: Conv | ConvTranspose, in_shape: Shape) -> Shape:
+    """(*K, C/groups, O) for inputs of in_shape (*A, C), or an error that names the layer."""
+    name = type(layer).__name__
+    if not 2 <= len(in_shape) <= 4:
+        raise ValueError(f"{name}: in_shape must be (L, C), (H, W, C) or (D, H, W, C), got {tuple(in_shape)}")
+    sizes, channels = per_axis(name, "kernel_size", layer.kernel_size, len(in_shape) - 1), in_shape[-1]
+    groups = layer.groups
+    if not isinstance(groups, int) or groups < 1 or channels % groups or layer.features % groups:
+        raise ValueError(
+            f"{name}: groups must divide the {channels} input channels and {layer.features} features, got {groups!r}"
+        )
+    return (*sizes, channels // groups, layer.features)

@@ -37,6 +37,7 @@ from handgrad.ops.batch_norm import (
     batch_norm_inference_forward,
 )
 from handgrad.ops.conv import conv, conv_backward, conv_forward
+from handgrad.ops.conv_transpose import conv_transpose, conv_transpose_backward, conv_transpose_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward, dropout_inference
 from handgrad.ops.join import (
@@ -108,6 +109,9 @@ __all__ = [
     "conv",
     "conv_backward",
     "conv_forward",
+    "conv_transpose",
+    "conv_transpose_backward",
+    "conv_transpose_forward",
     "dense",
     "dense_backward",
     "dense_forward",

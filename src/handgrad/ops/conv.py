@@ -38,7 +38,7 @@ from handgrad.ops.spatial import Padding, Sizes, Windows, out_sizes, pad_pairs, 
 
 Ints = int | Sequence[int]
 
-_SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
+SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
 
 
 def conv(
@@ -75,7 +75,7 @@ def conv(
         [-2.0, -2.0]
     """
     windows = _checked(x, kernel, bias, strides, padding, dilation, groups)
-    return _with_bias(conv_output(x, kernel, windows, groups), bias)
+    return with_bias(conv_output(x, kernel, windows, groups), bias)
 
 
 def conv_forward(
@@ -106,8 +106,8 @@ def conv_forward(
         TypeError: as in `conv`.
     """
     windows = _checked(x, kernel, bias, strides, padding, dilation, groups)
-    fast.check_algorithm("conv_forward", algorithm, (_OUTPUT,), windows, groups, x.shape[-1])
-    return _with_bias(_OUTPUT(x, kernel, windows, groups, algorithm), bias), x
+    fast.check_algorithm("conv_forward", algorithm, (OUTPUT,), windows, groups, x.shape[-1])
+    return with_bias(OUTPUT(x, kernel, windows, groups, algorithm), bias), x
 
 
 def conv_backward(
@@ -142,19 +142,20 @@ def conv_backward(
         TypeError: as in `conv`.
     """
     windows = _checked(x, kernel, None, strides, padding, dilation, groups)
-    fast.check_algorithm("conv_backward", algorithm, (_INPUT_GRADIENT, _KERNEL_GRADIENT), windows, groups, x.shape[-1])
-    dx = _INPUT_GRADIENT(kernel, dy, windows, groups, algorithm)
-    dkernel = _KERNEL_GRADIENT(x, dy, windows, groups, algorithm)
+    fast.check_algorithm("conv_backward", algorithm, (INPUT_GRADIENT, KERNEL_GRADIENT), windows, groups, x.shape[-1])
+    dx = INPUT_GRADIENT(kernel, dy, windows, groups, algorithm)
+    dkernel = KERNEL_GRADIENT(x, dy, windows, groups, algorithm)
     return dx, dkernel, sum_rows(dy)
 
 
-def _with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+def with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Y + b (O,) at every place, where there is a b."""
     return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
 
 def conv_output(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int) -> jax.Array:
     """Y (N, *P, O) without bias."""
-    spatial = _SPATIAL[x.ndim - 2]
+    spatial = SPATIAL[x.ndim - 2]
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -172,7 +173,7 @@ def conv_input_gradient(kernel: jax.Array, dy: jax.Array, windows: Windows, grou
     The dilated dy has (P-1)s + 1 places. It is padded by e - 1 - l at the low end, with e = (k-1)d + 1, and at the high
     end so that A places come out; a negative pad crops.
     """
-    spatial = _SPATIAL[dy.ndim - 2]
+    spatial = SPATIAL[dy.ndim - 2]
     padding = [(e - 1 - low, a + low - (p - 1) * s - 1) for e, a, p, s, low in _axes(windows)]
     return lax.conv_general_dilated(
         dy,
@@ -192,7 +193,7 @@ def conv_kernel_gradient(x: jax.Array, dy: jax.Array, windows: Windows, groups: 
     The axes change their roles: c is the batch, n the channels that are summed. High padding is such that exactly the k
     offsets of the kernel come out; it is negative where the stride left places of x over.
     """
-    spatial = _SPATIAL[dy.ndim - 2]
+    spatial = SPATIAL[dy.ndim - 2]
     padding = [(low, e - a - low + (p - 1) * s) for e, a, p, s, low in _axes(windows)]
     return lax.conv_general_dilated(
         x,
@@ -205,12 +206,12 @@ def conv_kernel_gradient(x: jax.Array, dy: jax.Array, windows: Windows, groups: 
     )
 
 
-_OUTPUT = fast.Map(
+OUTPUT = fast.Map(
     conv_output,
     {"product": fast.output_by_product, "taps": fast.output_by_taps, "groups": fast.by_groups},
     batch=0,
 )
-_INPUT_GRADIENT = fast.Map(
+INPUT_GRADIENT = fast.Map(
     conv_input_gradient,
     {
         "product": fast.input_gradient_by_product,
@@ -220,12 +221,12 @@ _INPUT_GRADIENT = fast.Map(
     },
     batch=1,
 )
-_KERNEL_GRADIENT = fast.Map(
+KERNEL_GRADIENT = fast.Map(
     conv_kernel_gradient,
     {
         "product": fast.kernel_gradient_by_product,
-        "groups": fast.kernel_gradient_by_groups,
         "taps": fast.kernel_gradient_by_taps,
+        "groups": fast.kernel_gradient_by_groups,
     },
     batch=None,
 )
@@ -258,7 +259,7 @@ def _checked(
     """Where the windows lie, once everything fits."""
     check.floating("conv", x=x, kernel=kernel, bias=bias)
     ndim = x.ndim - 2
-    if ndim not in _SPATIAL:
+    if ndim not in SPATIAL:
         raise ValueError(f"conv: x must be (N, L, C), (N, H, W, C) or (N, D, H, W, C), got shape {x.shape}")
     if kernel.ndim != x.ndim:
         raise ValueError(f"conv: kernel must have {ndim} spatial axes as x {x.shape} has, got kernel {kernel.shape}")

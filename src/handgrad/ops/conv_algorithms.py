@@ -5,7 +5,8 @@ Each computes a formula of ops/conv.py by other means; "direct" is the formula i
 product    a kernel of one place: y = x W at every stride-th place, dx = dy Wᵀ there, dW = xᵀ dy. One matrix product,
            where XLA's convolution gathers patches of one place first.
 taps       one channel a group (depthwise): y = Σ_i x_i W_i over the taps x_i[n, p] = x[n, ps + id - l], number by
-           number. Nothing is summed over channels, so there is no matrix product to gain from, only passes to save.
+           number. Nothing is summed over channels, so there is no matrix product to gain from, only passes to save:
+           dW sums several taps in one.
 groups     each group a convolution for itself, the results side by side. XLA walks a grouped convolution channel by
            channel, a hundred times slower for dW. There, small groups go together and only their own blocks are kept:
            a block takes numbers of its own group alone, so none is contaminated.
@@ -25,6 +26,7 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from handgrad.ops.batching import unrolled
@@ -35,6 +37,7 @@ Solve = Callable[..., jax.Array]  # (a, b, windows, groups)
 Algorithm = Callable[[jax.Array, jax.Array, Windows, int, Solve], jax.Array]
 MOST_TERMS = 64  # terms or convolutions that a loop over taps or phases may write into one program
 MOST_GROUPS = 32  # convolutions that stand side by side in one program
+LONG_PASS, SHORT_PASS, SHORT_ROW = 9, 5, 14  # taps that a depthwise kernel gradient sums at once; 5 in rows up to 14
 BUNDLE = 32  # channels that groups of a kernel gradient share a convolution up to
 
 
@@ -125,13 +128,11 @@ def output_by_product(x: jax.Array, kernel: jax.Array, windows: Windows, groups:
 
 
 def output_by_taps(x: jax.Array, kernel: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
-    """Σ_i x_i W_i, for one channel a group; M features a channel stand side by side."""
-    weights = _by_tap(kernel, groups)
-    first, *others = (
-        wide(tap)[..., None] * _to_rank(w, tap) for tap, w in zip(taps(x, windows, 0), weights, strict=True)
-    )
-    y = sum(others, start=first)
-    return y.reshape(*y.shape[:-2], kernel.shape[-1]).astype(x.dtype)
+    """Σ_i x_i W_i, for one channel a group."""
+    weights = wide(kernel).reshape(prod(windows.window), kernel.shape[-1])
+    found = _side_by_side(taps(x, windows, 0), kernel.shape[-1])
+    first, *others = (tap * jnp.broadcast_to(w, tap.shape) for tap, w in zip(found, weights, strict=True))
+    return sum(others, start=first).astype(x.dtype)
 
 
 def input_gradient_by_product(
@@ -147,11 +148,11 @@ def input_gradient_by_product(
 
 def input_gradient_by_taps(kernel: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
     """Σ_i dy W_i at the places of tap i, for one channel a group."""
-    weights = _by_tap(kernel, groups)
+    weights = wide(kernel).reshape(prod(windows.window), kernel.shape[-1])
 
     def term(number: int, dy: jax.Array) -> jax.Array:
-        by_channel = wide(dy).reshape(*dy.shape[:-1], groups, dy.shape[-1] // groups)
-        return (by_channel * _to_rank(weights[number], dy)).sum(-1)
+        terms = wide(dy) * jnp.broadcast_to(weights[number], dy.shape)
+        return terms.reshape(*dy.shape[:-1], groups, dy.shape[-1] // groups).sum(-1)
 
     return sum_by_phases(term, (dy,), windows).astype(dy.dtype)
 
@@ -180,11 +181,19 @@ def kernel_gradient_by_product(x: jax.Array, dy: jax.Array, windows: Windows, gr
 
 
 def kernel_gradient_by_taps(x: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
-    """dW_i = Σ_{n, p} x_i dy, for one channel a group."""
-    by_channel = wide(dy).reshape(*dy.shape[:-1], groups, dy.shape[-1] // groups)
-    rows = tuple(range(dy.ndim - 1))
-    dkernel = jnp.stack([(wide(tap)[..., None] * by_channel).sum(rows) for tap in taps(x, windows, 0)])
-    return dkernel.reshape(*windows.window, 1, dy.shape[-1]).astype(x.dtype)
+    """dW_i = Σ_{n, p} x_i dy, for one channel a group: several i in one pass over x and dy.
+
+    A pass is one reduction of several products, along rows; XLA computes a product inside the loop of its sum.
+    """
+    dy, found = wide(dy), _side_by_side(taps(x, windows, 0), dy.shape[-1])
+    *_, row, features = dy.shape
+    at_once = SHORT_PASS if row <= SHORT_ROW else LONG_PASS
+    zero, sums = np.zeros((), dy.dtype), []
+    for start in range(0, len(found), at_once):
+        products = [tap * dy for tap in found[start : start + at_once]]
+        sums += lax.reduce(products, [zero] * len(products), partial(jax.tree.map, lax.add), (dy.ndim - 2,))
+    dkernel = jnp.stack([total.reshape(prod(dy.shape[:-2]), features).sum(0) for total in sums])
+    return dkernel.reshape(*windows.window, 1, features).astype(x.dtype)
 
 
 def kernel_gradient_by_groups(x: jax.Array, dy: jax.Array, windows: Windows, groups: int, solve: Solve) -> jax.Array:
@@ -199,11 +208,6 @@ def kernel_gradient_by_groups(x: jax.Array, dy: jax.Array, windows: Windows, gro
     return jnp.concatenate(bundles, -1)
 
 
-def _by_tap(kernel: jax.Array, groups: int) -> jax.Array:
-    """A depthwise kernel (*K, 1, C M) as (taps, C, M), in float32 at least."""
-    return wide(kernel).reshape(prod(kernel.shape[:-2]), groups, kernel.shape[-1] // groups)
-
-
-def _to_rank(weights: jax.Array, x: jax.Array) -> jax.Array:
-    """(C, M) with ones before, to meet (N, P.., C, M)."""
-    return weights.reshape((1,) * (x.ndim - 1) + weights.shape)
+def _side_by_side(found: list[jax.Array], features: int) -> list[jax.Array]:
+    """Taps (N, *P, C) as (N, *P, C M), the M features of a channel side by side; in float32 at least."""
+    return [jnp.repeat(wide(tap), features // tap.shape[-1], -1) for tap in found]

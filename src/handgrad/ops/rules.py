@@ -38,6 +38,7 @@ from handgrad.ops.avg_pool import (
 )
 from handgrad.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward
 from handgrad.ops.conv import conv, conv_backward, conv_forward
+from handgrad.ops.conv_transpose import conv_transpose, conv_transpose_backward, conv_transpose_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward
 from handgrad.ops.join import (
@@ -203,6 +204,7 @@ def _dropout_backward(keep, dy, **settings) -> tuple[Any, ...]:
 
 RULES: dict[str, Rule] = {
     "conv": _affine(conv, conv_forward, conv_backward),
+    "conv_transpose": _affine(conv_transpose, conv_transpose_forward, conv_transpose_backward),
     "dense": _affine(dense, dense_forward, dense_backward),
     "max_pool": _pool(max_pool, max_pool_forward, max_pool_backward),
     "avg_pool": _pool(avg_pool, avg_pool_forward, avg_pool_backward),

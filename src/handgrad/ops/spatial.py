@@ -24,15 +24,15 @@ MANY_TAPS = 64  # above this a pool goes along one axis after the other, h + w t
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 
-def per_axis(op: str, argument: str, value: int | Sequence[int], ndim: int) -> Sizes:
-    """`value` as one positive int an axis, or an error that names op and argument."""
+def per_axis(op: str, argument: str, value: int | Sequence[int], ndim: int, least: int = 1) -> Sizes:
+    """`value` as one int an axis, none below `least`, or an error that names op and argument."""
     sizes = tuple(value) if isinstance(value, Sequence) else (value,) * ndim
     if any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
         raise TypeError(f"{op}: {argument} must be an int or a tuple of ints, got {value!r}")
     if len(sizes) != ndim:
         raise ValueError(f"{op}: {argument} {value!r} has {len(sizes)} sizes, the input has {ndim} spatial axes")
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"{op}: {argument} must be at least 1, got {value!r}")
+    if any(size < least for size in sizes):
+        raise ValueError(f"{op}: {argument} must be at least {least}, got {value!r}")
     return sizes
 
 
@@ -105,6 +105,56 @@ def out_sizes(
         free = low + a + high - e
         counts.append(min(-(-free // s), (low + a - 1) // s) + 1 if ceil_mode else free // s + 1)
     return tuple(counts)
+
+
+def transposed_windows(
+    op: str,
+    sizes: Sizes,
+    window: Sizes,
+    strides: Sizes,
+    dilation: Sizes,
+    padding: Padding,
+    output_padding: int | Sequence[int],
+) -> "Windows":
+    """The windows of the convolution whose input gradient a transposed convolution is.
+
+    Its output has the `sizes` A that the transposed one's input has, and its input the B = (A-1)s + e - l - h + m
+    places that come out, m of them by output_padding. Its high padding is such that A windows fit; it is negative where
+    s or more places at the high end are out of reach of all.
+
+    Raises:
+        ValueError: as `pad_pairs`, an output_padding that is negative or not below max(s, d), or nothing that comes
+            out.
+        TypeError: anything else in the place of a pad.
+    """
+    extra = per_axis(op, "output_padding", output_padding, len(sizes), least=0)
+    if any(m >= max(s, d) for m, s, d in zip(extra, strides, dilation, strict=True)):
+        raise ValueError(
+            f"{op}: output_padding must be below the stride or the dilation of its axis, got {output_padding!r} with "
+            f"strides {strides} and dilation {dilation}"
+        )
+    spans = span(window, dilation)
+    if padding == "SAME":
+        crops = [max(e - s, 0) for e, s in zip(spans, strides, strict=True)]
+        pairs = tuple((crop // 2, crop - crop // 2) for crop in crops)
+        extra = tuple(m + max(s - e, 0) for m, e, s in zip(extra, spans, strides, strict=True))
+    else:
+        pairs = (
+            _named(op, padding, sizes, spans, strides)
+            if isinstance(padding, str)
+            else explicit_pairs(op, padding, len(sizes))
+        )
+    made, highs = [], []
+    for axis, (a, e, s, m, (low, high)) in enumerate(zip(sizes, spans, strides, extra, pairs, strict=True)):
+        made.append((a - 1) * s + e - low - high + m)
+        highs.append(high - m + min(max(m - high, 0), s - 1))
+        if a < 1 or made[-1] < 1:
+            raise ValueError(
+                f"{op}: nothing is left on spatial axis {axis}, where an input of {a} with stride {s} and a window of "
+                f"{e} places is cropped by {(low, high)}; use less padding"
+            )
+    lows = [low for low, _ in pairs]
+    return Windows(tuple(made), window, strides, dilation, tuple(zip(lows, highs, strict=True)), sizes)
 
 
 @dataclass(frozen=True)
