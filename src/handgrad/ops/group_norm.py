@@ -135,6 +135,14 @@ def instance_norm_backward(
     return group_norm_backward(residuals, scale, dy, num_groups=scale.shape[0], eps=eps)
 
 
+def check_groups(op: str, channels: int, num_groups: int) -> None:
+    """Raise unless the channels fall into that many groups."""
+    if isinstance(num_groups, bool) or not isinstance(num_groups, int):
+        raise TypeError(f"{op}: num_groups must be an int, got {num_groups!r}")
+    if num_groups < 1 or channels % num_groups:
+        raise ValueError(f"{op}: num_groups must divide the {channels} channels, got {num_groups}")
+
+
 def _plain(x: jax.Array, scale: jax.Array, bias: jax.Array, num_groups: int, eps: float) -> jax.Array:
     """The formula, on x as (N, P, G, C/G)."""
     groups = wide(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), num_groups, x.shape[-1] // num_groups)
@@ -167,10 +175,7 @@ def _checked(op: str, x: jax.Array, scale: jax.Array, bias: jax.Array, num_group
     x = jnp.asarray(x)
     if x.ndim < 2 or math.prod(x.shape[1:]) == 0:
         raise ValueError(f"{op}: x must be (N, *spatial, channels), each example not empty, got shape {x.shape}")
-    if isinstance(num_groups, bool) or not isinstance(num_groups, int):
-        raise TypeError(f"{op}: num_groups must be an int, got {num_groups!r}")
-    if num_groups < 1 or x.shape[-1] % num_groups:
-        raise ValueError(f"{op}: num_groups must divide the {x.shape[-1]} channels of x, got {num_groups}")
+    check_groups(op, x.shape[-1], num_groups)
     check_norm(op, x, eps, scale=scale, bias=bias)
     return x
 
