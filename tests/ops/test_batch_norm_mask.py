@@ -54,17 +54,15 @@ def test_matches_jax_vjp(mask):
 
 def test_second_order_matches_jax():
     mask, primals, tangents = jnp.asarray(MASKS["places"]), inputs(1), inputs(2)
-    got, want = (
-        jax.jit(partial(jax.jvp, lambda *arrays, run=run: run(*arrays, mask)))(primals, tangents)
-        for run in (by_hand, automatic)
-    )
+    got, want = (jax.jit(partial(jax.jvp, partial(run, mask=mask)))(primals, tangents) for run in (by_hand, automatic))
     jax.tree.map(close, got, want)
 
 
 def test_vmap_over_masks_is_a_loop():
     masks = jnp.stack([jnp.asarray(MASKS["examples"]), jnp.asarray(MASKS["all"])])
-    looped = [by_hand(*inputs(), mask) for mask in masks]
-    whole = jax.vmap(by_hand, (None, None, None, None, 0))(*inputs(), masks)
+    run = jax.jit(partial(by_hand, *inputs()))
+    looped = [run(mask) for mask in masks]
+    whole = jax.vmap(run)(masks)
     jax.tree.map(lambda whole, *parts: close(whole, jnp.stack(parts)), whole, *looped)
 
 

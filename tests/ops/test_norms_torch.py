@@ -87,11 +87,11 @@ def test_batch_norm_in_inference(examples):
         x, scale, bias = drawn(seed, (n, *spatial, c))
         mean, var = drawn_array(seed + 4, (c,)), np.exp(drawn_array(seed + 5, (c,)))
 
-        def by_hand(x, scale, dy):
+        def by_hand(x, scale, bias, mean, var, dy):
             y, residuals = ops.batch_norm_inference_forward(x, scale, bias, mean, var, eps=eps)
             return y, *ops.batch_norm_inference_backward(residuals, scale, dy, eps=eps)
 
-        got = [np.asarray(a) for a in jax.jit(by_hand)(x, scale, cotangent(x.shape))]
+        got = [np.asarray(a) for a in jax.jit(by_hand)(x, scale, bias, mean, var, cotangent(x.shape))]
         statistics = torch.tensor(mean), torch.tensor(var)
         y, dx, dscale, dbias = theirs(
             lambda x, s, b: F.batch_norm(x, *statistics, s, b, False, eps=eps), [first(x), scale, bias], first_cotangent

@@ -31,10 +31,10 @@ from jax import lax
 from handgrad.ops.normalise import Residuals, affine, along_last, check_norm, normalised, statistics
 from handgrad.ops.precision import sum_rows, wide
 
+Mask = jax.Array | np.ndarray | None
 
-def batch_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None = None, *, eps: float = 1e-5
-) -> jax.Array:
+
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, mask: Mask = None, *, eps: float = 1e-5) -> jax.Array:
     """Normalise x by the mean and variance of this batch, in each channel.
 
     Args:
@@ -68,7 +68,7 @@ def batch_norm(
 
 
 def batch_norm_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None = None, *, eps: float = 1e-5
+    x: jax.Array, scale: jax.Array, bias: jax.Array, mask: Mask = None, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
     """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,); mean and var in float32 at least."""
     x = _checked("batch_norm", x, eps, scale=scale, bias=bias)
@@ -84,7 +84,7 @@ def batch_norm_forward(
 
 
 def batch_norm_backward(
-    residuals: Residuals, scale: jax.Array, dy: jax.Array, mask: jax.Array | None = None, *, eps: float = 1e-5
+    residuals: Residuals, scale: jax.Array, dy: jax.Array, mask: Mask = None, *, eps: float = 1e-5
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients of `batch_norm`.
 
@@ -171,7 +171,7 @@ def _gain(x: jax.Array, scale: jax.Array, var: jax.Array, eps: float) -> jax.Arr
     return along_last(scale, x) * lax.rsqrt(along_last(var, x) + eps)
 
 
-def _valid(op: str, x: jax.Array, mask: jax.Array | None) -> jax.Array | None:
+def _valid(op: str, x: jax.Array, mask: Mask) -> jax.Array | None:
     """The mask as booleans with the rank of x, (N, P.., 1) or with ones; None for no mask."""
     if mask is None:
         return None
