@@ -46,9 +46,9 @@ def local_response_norm(
         ValueError: no channel, a size below 1, or a negative alpha or k.
 
     Example:
-        >>> x = jnp.array([1.0, 2.0, 0.0, 3.0])
+        >>> x = jnp.array([1.0, 2.0, 0.0, 4.0])
         >>> print(local_response_norm(x, size=2, alpha=2.0, beta=1.0, k=0.0))
-        [1.         0.4        0.         0.33333334]
+        [1.   0.4  0.   0.25]
     """
     x = _checked("local_response_norm", x, size, alpha, k)
     around = _window_sum(jnp.square(wide(x)), size // 2, (size - 1) // 2)
