@@ -117,6 +117,11 @@ CALLS = [
     call("log_softmax", (2, 4)),
     call("dropout", IMAGE, Mask(IMAGE), rate=0.3),
     call("batch_norm", IMAGE, (2,), (2,), eps=1e-3),
+    call("batch_norm", IMAGE, (2,), (2,), Mask((2,)), eps=1e-3, id="batch_norm-masked"),
+    call("layer_norm", (2, 5, 6), (6,), (6,), eps=1e-3),
+    call("group_norm", (2, 5, 6, 4), (4,), (4,), num_groups=2, eps=1e-3),
+    call("instance_norm", IMAGE, (2,), (2,), eps=1e-3),
+    call("local_response_norm", (2, 3, 2, 5), size=3, alpha=0.5),
 ]
 SUMS = [
     call("conv", (1, 64, 64, 1), (1, 1, 1, 1), (1,), id="conv-over-places"),
@@ -139,6 +144,10 @@ SUMS = [
     call("softmax", (1, 4096)),
     call("log_softmax", (1, 4096)),
     call("batch_norm", (4096, 1), (1,), (1,)),
+    call("layer_norm", (1, 4096), (4096,), (4096,)),
+    call("group_norm", (1, 4096, 1), (1,), (1,), num_groups=1),
+    call("instance_norm", (1, 4096, 1), (1,), (1,)),
+    call("local_response_norm", (1, 1, 4096), size=4096, alpha=1.0),
 ]
 SHORT_SUMS = {"max_pool", "concatenate", "dropout"} | {
     *("relu", "leaky_relu", "relu6", "hard_sigmoid", "hardswish", "tanh", "sigmoid", "softplus", "elu", "selu"),
@@ -146,7 +155,7 @@ SHORT_SUMS = {"max_pool", "concatenate", "dropout"} | {
 }
 ROUNDINGS = {  # where a long sum may be more than the last one away
     "log_softmax": 8,  # e^y has the rounding of y, which is about -8
-    "batch_norm": 8,  # dscale cancels
+    **dict.fromkeys(("batch_norm", "group_norm", "instance_norm"), 8),  # dscale cancels
 }
 REFUSE_AN_EMPTY_BATCH = {"batch_norm"}
 

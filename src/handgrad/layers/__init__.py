@@ -23,7 +23,7 @@ from handgrad.layers.branches import Parallel, Residual
 from handgrad.layers.container import Chain, Container, inference, map_layers
 from handgrad.layers.dropout import Dropout, SpatialDropout
 from handgrad.layers.layer import Layer, Static
-from handgrad.layers.norm import BatchNorm
+from handgrad.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 from handgrad.layers.pool import AvgPool, GlobalAvgPool, MaxPool
 from handgrad.layers.shape import Flatten, Identity, Lambda, Pad, Reshape, Upsample
 
@@ -40,12 +40,16 @@ __all__ = [
     "Flatten",
     "Gelu",
     "GlobalAvgPool",
+    "GroupNorm",
     "HardSigmoid",
     "Hardswish",
     "Identity",
+    "InstanceNorm",
     "Lambda",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MaxPool",
     "PRelu",

@@ -40,6 +40,14 @@ from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.conv_transpose import conv_transpose, conv_transpose_backward, conv_transpose_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward, dropout_inference
+from handgrad.ops.group_norm import (
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+    instance_norm,
+    instance_norm_backward,
+    instance_norm_forward,
+)
 from handgrad.ops.join import (
     add,
     add_backward,
@@ -50,6 +58,12 @@ from handgrad.ops.join import (
     multiply,
     multiply_backward,
     multiply_forward,
+)
+from handgrad.ops.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from handgrad.ops.local_response_norm import (
+    local_response_norm,
+    local_response_norm_backward,
+    local_response_norm_forward,
 )
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
 from handgrad.ops.pad import pad, pad_backward, pad_forward
@@ -128,15 +142,27 @@ __all__ = [
     "global_avg_pool",
     "global_avg_pool_backward",
     "global_avg_pool_forward",
+    "group_norm",
+    "group_norm_backward",
+    "group_norm_forward",
     "hard_sigmoid",
     "hard_sigmoid_backward",
     "hard_sigmoid_forward",
     "hardswish",
     "hardswish_backward",
     "hardswish_forward",
+    "instance_norm",
+    "instance_norm_backward",
+    "instance_norm_forward",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "leaky_relu",
     "leaky_relu_backward",
     "leaky_relu_forward",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
     "log_softmax",
     "log_softmax_backward",
     "log_softmax_forward",

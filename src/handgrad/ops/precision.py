@@ -21,7 +21,18 @@ def sum_rows(x: jax.Array) -> jax.Array:
     """
     if x.ndim < 4 or jax.default_backend() != "cpu":
         return x.sum(tuple(range(x.ndim - 1)))
-    count, *between, width, channels = x.shape
-    window = (1, *between, 1, 1)
-    rows = lax.reduce_window(wide(x), np.zeros((), wide(x).dtype), lax.add, window, window, "VALID")
-    return rows.reshape(count, width * channels).sum(0).reshape(width, channels).sum(0).astype(x.dtype)
+    count, *_, width, channels = x.shape
+    return _sum_between(x).reshape(count, width * channels).sum(0).reshape(width, channels).sum(0).astype(x.dtype)
+
+
+def sum_places(x: jax.Array) -> jax.Array:
+    """Σ_p x[n, p, c] over all axes between the first and the last, (N, 1.., C) from (N, P.., C), as `sum_rows` adds."""
+    if x.ndim < 4 or jax.default_backend() != "cpu":
+        return x.sum(tuple(range(1, x.ndim - 1)), keepdims=True)
+    return _sum_between(x).sum(-2, keepdims=True).astype(x.dtype)
+
+
+def _sum_between(x: jax.Array) -> jax.Array:
+    """The sums over all axes between the first and the last two, (N, 1.., W, C), by windows over the whole axes."""
+    window = (1, *x.shape[1:-2], 1, 1)
+    return lax.reduce_window(wide(x), np.zeros((), wide(x).dtype), lax.add, window, window, "VALID")
