@@ -13,6 +13,8 @@ from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
 from handgrad.insight import check_gradients, check_layer, summary
 from handgrad.layers import (
+    AdaptiveAvgPool,
+    AdaptiveMaxPool,
     AvgPool,
     BatchNorm,
     Chain,
@@ -24,6 +26,7 @@ from handgrad.layers import (
     Flatten,
     Gelu,
     GlobalAvgPool,
+    GlobalMaxPool,
     HardSigmoid,
     Hardswish,
     Lambda,
@@ -83,6 +86,8 @@ from handgrad.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "Aux",
     "AvgPool",
     "BatchNorm",
@@ -97,6 +102,7 @@ __all__ = [
     "Focal",
     "Gelu",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Hardswish",
     "Hinge",

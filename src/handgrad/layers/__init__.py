@@ -23,10 +23,12 @@ from handgrad.layers.container import Chain, Container, inference, map_layers
 from handgrad.layers.dropout import Dropout, SpatialDropout
 from handgrad.layers.layer import Layer, Static
 from handgrad.layers.norm import BatchNorm
-from handgrad.layers.pool import AvgPool, GlobalAvgPool, MaxPool
+from handgrad.layers.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from handgrad.layers.shape import Flatten, Lambda
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "AvgPool",
     "BatchNorm",
     "Chain",
@@ -38,6 +40,7 @@ __all__ = [
     "Flatten",
     "Gelu",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Hardswish",
     "Lambda",
