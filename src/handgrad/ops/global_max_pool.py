@@ -110,10 +110,10 @@ def global_max_pool_backward(
     check.floating(op, dy=dy)
     check.ties(op, ties)
     places = check.places(op, in_shape)
-    flat = (in_shape[0], places, in_shape[-1])
     _check_shapes(op, winner, dy, in_shape, ties)
+    winner, dy = jnp.asarray(winner), jnp.asarray(dy)
     if ties == "split":
-        tied = winner.reshape(flat)
+        tied = winner.reshape(in_shape[0], places, in_shape[-1])
         count = jnp.maximum(tied.sum(1, dtype=jnp.int32), 1)
         share = (wide(dy) / count.astype(wide(dy).dtype)).astype(dy.dtype)
     else:
