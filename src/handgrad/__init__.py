@@ -13,6 +13,8 @@ from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
 from handgrad.insight import check_gradients, check_layer, summary
 from handgrad.layers import (
+    AdaptiveAvgPool,
+    AdaptiveMaxPool,
     AvgPool,
     BatchNorm,
     Chain,
@@ -25,6 +27,7 @@ from handgrad.layers import (
     Flatten,
     Gelu,
     GlobalAvgPool,
+    GlobalMaxPool,
     GroupNorm,
     HardSigmoid,
     Hardswish,
@@ -93,6 +96,8 @@ from handgrad.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "Aux",
     "AvgPool",
     "BatchNorm",
@@ -109,6 +114,7 @@ __all__ = [
     "Gelu",
     "GlobalAvgPool",
     "GroupNorm",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Hardswish",
     "Hinge",

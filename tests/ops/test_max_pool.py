@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_vjp
 
+from handgrad import ops
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
 from handgrad.ops.spatial import Padding
 
@@ -298,6 +299,31 @@ def test_half_precision_is_exact_forward_and_sums_in_float32(dtype, setting):
     np.testing.assert_array_equal(y, max_pool(x.astype(jnp.float64), **setting).astype(dtype))
     wide = backward(winner, dy.astype(jnp.float32), x.shape, **setting)
     np.testing.assert_array_equal(dx, wide.astype(dtype))
+
+
+POOLS = [
+    ("max_pool", {"window": 2}),
+    ("max_pool", {"window": 3, "strides": 2, "padding": 1, "ties": "split"}),
+    ("avg_pool", {"window": 2}),
+    ("avg_pool", {"window": 3, "strides": 2, "padding": 1}),
+    ("global_avg_pool", {}),
+    ("global_max_pool", {}),
+    ("adaptive_avg_pool", {"output_size": 4}),
+    ("adaptive_max_pool", {"output_size": 4}),
+    ("adaptive_max_pool", {"output_size": 4, "ties": "split"}),
+]
+
+
+@pytest.mark.parametrize("name, setting", POOLS)
+def test_numpy_arrays_come_back_as_jax_arrays_and_float64_as_float32_without_x64(name, setting):
+    op, op_forward, op_backward = (getattr(ops, name + part) for part in ("", "_forward", "_backward"))
+    x = np.arange(70.0).reshape(1, 5, 7, 2)
+    with jax.enable_x64(False):
+        y, winner = op_forward(x, **setting)
+        kept = () if winner is None else (jax.tree.map(np.asarray, winner),)
+        dx = op_backward(*kept, np.ones(y.shape), in_shape=x.shape, **setting)
+        for array in (op(x, **setting), y, dx):
+            assert isinstance(array, jax.Array) and array.dtype == jnp.float32
 
 
 def test_many_small_halves_add_up():

@@ -23,6 +23,10 @@ class Mask(tuple):
     """The shape of an array of booleans."""
 
 
+class Winners(tuple):
+    """The shape of an array of taps, of windows of nine places."""
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """An op with arrays of these shapes, drawn, and these settings."""
@@ -33,10 +37,15 @@ class Call:
 
     def arrays(self, seed: int = 0, draw: Callable = np.random.Generator.normal) -> list[np.ndarray]:
         random = np.random.default_rng(seed)
-        return [
-            random.random(shape) < 0.7 if isinstance(shape, Mask) else np.asarray(draw(random, size=shape))
-            for shape in self.shapes
-        ]
+
+        def drawn(shape: tuple) -> np.ndarray:
+            if isinstance(shape, Mask):
+                return random.random(shape) < 0.7
+            if isinstance(shape, Winners):
+                return random.integers(0, 9, shape, np.uint8)
+            return np.asarray(draw(random, size=shape))
+
+        return [drawn(shape) for shape in self.shapes]
 
     @cached_property
     def out_shape(self) -> tuple[int, ...]:
@@ -93,6 +102,10 @@ CALLS = [
     call("avg_pool", IMAGE, window=3, strides=2, padding="SAME"),
     call("avg_pool", IMAGE, window=2, dilation=2, strides=1, id="avg_pool-dilated", slow=True),
     call("global_avg_pool", IMAGE),
+    call("global_max_pool", IMAGE),
+    call("adaptive_avg_pool", IMAGE, output_size=(3, 4)),
+    call("adaptive_max_pool", IMAGE, output_size=(3, 4)),
+    call("max_unpool", (2, 2, 3, 2), Winners((2, 2, 3, 2)), output_size=(5, 7), window=3, strides=2),
     call("upsample", IMAGE, factor=2),
     call("upsample", IMAGE, output_size=(7, 4), method="linear", id="upsample-linear"),
     call("pad", IMAGE, padding=((1, 2), (0, 3)), value=0.5),
@@ -135,6 +148,7 @@ SUMS = [
     call("dense", (1, 1), (1, 4096), id="dense-over-outputs"),
     call("avg_pool", (1, 64, 64, 1), window=64),
     call("global_avg_pool", (1, 64, 64, 1)),
+    call("adaptive_avg_pool", (1, 64, 64, 1), output_size=1),
     call("upsample", (1, 1, 1, 1), factor=64),
     call("upsample", (1, 1, 1), factor=4096, method="linear", id="upsample-linear"),
     call("pad", (1, 1, 1), padding=((2000, 2095),), mode="edge"),
@@ -149,7 +163,7 @@ SUMS = [
     call("instance_norm", (1, 4096, 1), (1,), (1,)),
     call("local_response_norm", (1, 1, 4096), size=4096, alpha=1.0),
 ]
-SHORT_SUMS = {"max_pool", "concatenate", "dropout"} | {
+SHORT_SUMS = {"max_pool", "global_max_pool", "adaptive_max_pool", "max_unpool", "concatenate", "dropout"} | {
     *("relu", "leaky_relu", "relu6", "hard_sigmoid", "hardswish", "tanh", "sigmoid", "softplus", "elu", "selu"),
     *("silu", "gelu"),
 }

@@ -24,10 +24,12 @@ from handgrad.layers.container import Chain, Container, inference, map_layers
 from handgrad.layers.dropout import Dropout, SpatialDropout
 from handgrad.layers.layer import Layer, Static
 from handgrad.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
-from handgrad.layers.pool import AvgPool, GlobalAvgPool, MaxPool
+from handgrad.layers.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from handgrad.layers.shape import Flatten, Identity, Lambda, Pad, Reshape, Upsample
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "AvgPool",
     "BatchNorm",
     "Chain",
@@ -41,6 +43,7 @@ __all__ = [
     "Gelu",
     "GlobalAvgPool",
     "GroupNorm",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Hardswish",
     "Identity",

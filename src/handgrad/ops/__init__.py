@@ -20,6 +20,14 @@ from handgrad.ops.activations import (
     relu_backward,
     relu_forward,
 )
+from handgrad.ops.adaptive_pool import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
+    adaptive_avg_pool_forward,
+    adaptive_max_pool,
+    adaptive_max_pool_backward,
+    adaptive_max_pool_forward,
+)
 from handgrad.ops.avg_pool import (
     avg_pool,
     avg_pool_backward,
@@ -40,6 +48,7 @@ from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.conv_transpose import conv_transpose, conv_transpose_backward, conv_transpose_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward, dropout_inference
+from handgrad.ops.global_max_pool import global_max_pool, global_max_pool_backward, global_max_pool_forward
 from handgrad.ops.group_norm import (
     group_norm,
     group_norm_backward,
@@ -66,6 +75,7 @@ from handgrad.ops.local_response_norm import (
     local_response_norm_forward,
 )
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.max_unpool import max_unpool, max_unpool_backward, max_unpool_forward
 from handgrad.ops.pad import pad, pad_backward, pad_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.rules import RULES, Rule, vjp
@@ -108,6 +118,12 @@ __all__ = [
     "add",
     "add_backward",
     "add_forward",
+    "adaptive_avg_pool",
+    "adaptive_avg_pool_backward",
+    "adaptive_avg_pool_forward",
+    "adaptive_max_pool",
+    "adaptive_max_pool_backward",
+    "adaptive_max_pool_forward",
     "avg_pool",
     "avg_pool_backward",
     "avg_pool_forward",
@@ -145,6 +161,9 @@ __all__ = [
     "group_norm",
     "group_norm_backward",
     "group_norm_forward",
+    "global_max_pool",
+    "global_max_pool_backward",
+    "global_max_pool_forward",
     "hard_sigmoid",
     "hard_sigmoid_backward",
     "hard_sigmoid_forward",
@@ -175,6 +194,9 @@ __all__ = [
     "pad",
     "pad_backward",
     "pad_forward",
+    "max_unpool",
+    "max_unpool_backward",
+    "max_unpool_forward",
     "prelu",
     "prelu_backward",
     "prelu_forward",
