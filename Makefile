@@ -6,7 +6,7 @@ RUN_DIR ?= runs/digits
 # Compiling dominates the tests, not arithmetic: one XLA thread a worker, one worker a core.
 TEST_FLAGS ?= -n auto --dist worksteal -q
 
-.PHONY: help train test test-slow quick lint format notebooks bench survive wheel clean
+.PHONY: help train test test-slow quick lint format notebooks ops bench survive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,6 +54,9 @@ format: $(VENV)/dev  ## format the code
 
 notebooks: $(VENV)/dev  ## run the notebooks afresh
 	$(BIN)/python notebooks/run.py
+
+ops: $(VENV)/dev  ## write the table of all ops, docs/ops.md
+	$(BIN)/python tests/onnx_cases/ops_table.py
 
 bench: $(VENV)/bench  ## time handgrad beside its peers, for docs/ (BENCH="--only steps,pools" for a part)
 	$(BIN)/python -m benchmarks $(BENCH)
