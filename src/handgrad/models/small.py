@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from handgrad.layers import Chain, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Relu
+from handgrad.layers import BatchNorm, Chain, Conv, Dense, Dropout, Flatten, GlobalAvgPool, Layer, MaxPool, Relu
 
 
 def perceptron(classes: int = 10) -> Chain:
@@ -66,3 +66,18 @@ def digits_cnn(classes: int = 10, dropout: float = 0.5) -> Chain:
     """
     features = (Conv(64, 3), Relu(), MaxPool(2), Conv(128, 3), Relu(), MaxPool(2))
     return Chain(*features, Flatten(), *((Dropout(dropout),) if dropout else ()), Dense(classes))
+
+
+def fashion_cnn(classes: int = 10) -> Chain:
+    """A net for 28x28 images with fewer than 100,000 parameters: four 3x3 convolutions with batch norm, and their mean.
+
+    93,546 parameters at 28x28x1 and 10 classes. docs/fashion_mnist.md has what it reaches on Fashion-MNIST.
+
+    Example:
+        >>> [name for name, _ in fashion_cnn().items()][-2:]
+        ['globalavgpool1', 'dense1']
+    """
+    layers: list[Layer] = []
+    for features, pool in ((32, True), (64, False), (64, True), (64, False)):
+        layers += [Conv(features, 3, use_bias=False), BatchNorm(), Relu(), *([MaxPool(2)] if pool else [])]
+    return Chain(*layers, GlobalAvgPool(), Dense(classes))
