@@ -105,7 +105,7 @@ MODES = pytest.mark.parametrize(
 
 @MODES
 def test_orders_and_finite_differences(sizes, setting):
-    x, winner, _ = given(sizes, setting)
+    x, winner, _ = map(jnp.asarray, given(sizes, setting))
     settings = {"output_size": sizes, **setting}
     plain = jax.jit(lambda x: max_unpool(x, winner, **settings))
 

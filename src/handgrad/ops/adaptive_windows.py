@@ -11,6 +11,7 @@ P to A, by the same functions with the sizes swapped. Nothing is scattered.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def largest(in_sizes: Sizes, out_sizes: Sizes) -> Sizes:
     return tuple(axis_windows(a, p)[0].shape[1] for a, p in zip(in_sizes, out_sizes, strict=True))
 
 
-def as_plain_pool(in_sizes: Sizes, out_sizes: Sizes) -> dict[str, Sizes]:
+def as_plain_pool(in_sizes: Sizes, out_sizes: Sizes) -> dict[str, Any]:
     """The window and strides of the plain pool with the same windows; empty where none has them, or it has many taps.
 
     Windows are equal and evenly apart where P divides A, and sometimes else: 6 on 13 places are 3 wide and 2 apart.
@@ -66,7 +67,7 @@ def all_windows(x: jax.Array, out_sizes: Sizes) -> tuple[jax.Array, jax.Array]:
 
 
 def over_windows(
-    term: Callable[..., jax.Array], arrays: Sequence[jax.Array], axis: int, count: int, add: jnp.ufunc = jnp.add
+    term: Callable[..., jax.Array], arrays: Sequence[jax.Array], axis: int, count: int, add=jnp.add
 ) -> jax.Array:
     """The sum over each of `count` windows of an axis of term(own, *arrays at the place): (.., P, ..) from (.., A, ..).
 
