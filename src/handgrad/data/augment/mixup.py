@@ -59,9 +59,9 @@ def mixup(classes: int, *, alpha: float = 0.2) -> Augmentation:
 
 
 def _symmetric_beta(key: jax.Array, x: jax.Array, alpha: float) -> jax.Array:
-    """Draws of Beta(α, α), one an image, (N,): (1 + t/√(1 + t²))/2 of t = √(U^(-1/α) - 1) cos 2πV, U and V uniform.
+    """Draws of Beta(α, α), one an image, (N,): (1 + s/√(1 + s²))/2 for s = √(U^(-1/α) - 1) cos 2πV, U and V uniform.
 
-    t √(2α) has Student's distribution of 2α degrees of freedom. With p = U^(1/α) no power overflows. Compiles in a
+    s √(2α) has Student's distribution of 2α degrees of freedom. With p = U^(1/α) no power overflows. Compiles in a
     fraction of the time of jax.random.beta, which draws gammas by rejection.
     Source: Bailey, Polar generation of random variates with the t-distribution, 1994; Devroye, Random variate
     generation in one line of code, 1996.
@@ -69,7 +69,8 @@ def _symmetric_beta(key: jax.Array, x: jax.Array, alpha: float) -> jax.Array:
     one, two = jax.random.split(key)
     p = uniform(one, x, 0.0, 1.0) ** (1 / alpha)
     cosine = jnp.cos(2 * math.pi * uniform(two, x, 0.0, 1.0))
-    return (1 + cosine * jnp.sqrt((1 - p) / (p + (1 - p) * cosine**2))) / 2
+    t = cosine * jnp.sqrt((1 - p) / (p + (1 - p) * cosine**2))
+    return (1 + jnp.clip(t, -1, 1)) / 2  # rounding may lead past 1, and no label may be negative
 
 
 def _mixed(one: jax.Array, other: jax.Array, share: jax.Array) -> jax.Array:
