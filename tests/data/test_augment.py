@@ -60,8 +60,8 @@ def assert_uniform(numbers):
     assert stats.chisquare(numbers).pvalue > 1e-6, numbers
 
 
-def assert_uniform_between(values, low, high):
-    assert low <= values.min() and values.max() <= high
+def assert_uniform_between(values, low, high, slack=1e-9):
+    assert low - slack <= values.min() and values.max() <= high + slack
     assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-6
 
 
@@ -110,7 +110,8 @@ def test_short_floats_are_computed_in_float32(dtype):
     x = np.asarray(jnp.asarray(images(8), dtype))
     got = augment.rotate((30, 30))(KEY, x, None)[0]
     exact = augment.rotate((30, 30))(KEY, x.astype("float32"), None)[0]
-    np.testing.assert_array_equal(np.asarray(got, "float32"), np.asarray(exact.astype(dtype), "float32"))
+    ulp = float(jnp.finfo(dtype).eps)  # two programs may round a last digit apart
+    np.testing.assert_allclose(np.asarray(got, "float32"), exact, rtol=ulp, atol=2e-6)
 
 
 def test_a_batch_may_be_empty_and_an_image_one_pixel():
@@ -206,7 +207,7 @@ def test_rotate_draws_angles_uniformly():
     x = np.tile(np.arange(-10.0, 11.0)[None, None, :, None], (2000, 21, 1, 1))  # a ramp: x'(i, j) = j cos - i sin
     for degrees, low, high in ((40, -40, 40), ((10, 20), 10, 20)):
         got = changed(augment.rotate(degrees), x)
-        assert_uniform_between(np.rad2deg(np.arctan2(-got[:, 11, 10, 0], got[:, 10, 11, 0])), low - 1e-9, high + 1e-9)
+        assert_uniform_between(np.rad2deg(np.arctan2(-got[:, 11, 10, 0], got[:, 10, 11, 0])), low, high)
 
 
 def test_scale_of_one_is_the_identity():
@@ -243,7 +244,7 @@ def test_brightness_adds_one_number_to_an_image():
     x = images(2000, 2, 2)
     added = changed(augment.brightness(0.4), x) - x
     np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1, :1], x.shape), atol=1e-12)
-    assert_uniform_between(added[:, 0, 0, 0], -0.4 - 1e-9, 0.4 + 1e-9)
+    assert_uniform_between(added[:, 0, 0, 0], -0.4, 0.4)
     clipped = changed(augment.brightness(0.4, clip=(-0.5, 1)), x)
     np.testing.assert_allclose(clipped, np.clip(x + added, -0.5, 1), atol=1e-12)
 
@@ -253,7 +254,7 @@ def test_contrast_stretches_about_the_mean_of_each_channel():
     got, mean = changed(augment.contrast((0.5, 2)), x), x.mean((1, 2), keepdims=True)
     factors = (got - mean) / (x - mean)
     np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1, :1], x.shape), rtol=1e-6)
-    assert_uniform_between(factors[:, 0, 0, 0], 0.5 - 1e-9, 2 + 1e-9)
+    assert_uniform_between(factors[:, 0, 0, 0], 0.5, 2)
     clipped = changed(augment.contrast((0.5, 2), clip=(-0.5, 1)), x)
     np.testing.assert_allclose(clipped, np.clip(got, -0.5, 1), atol=1e-12)
 
@@ -273,9 +274,10 @@ def test_cutout_covers_a_square_about_every_pixel_alike(size, reach):
 
 def test_cutout_and_erase_leave_images_alone_at_their_rate():
     x = np.ones((2000, 3, 3, 1))
-    for augmentation in (augment.cutout(1, rate=0.3), augment.erase(0.3, area=(0.2, 0.5))):
-        touched = (changed(augmentation, x) == 0).any((1, 2, 3))
-        assert stats.binomtest(int(touched.sum()), 2000, 0.3).pvalue > 1e-6
+    for augmentation in (augment.cutout(1, rate=0.3), augment.erase(0.3, area=(0.1, 0.1), aspect=(1, 1))):
+        holes = changed(augmentation, x).reshape(2000, 9) == 0
+        assert stats.binomtest(int(holes.any(1).sum()), 2000, 0.3).pvalue > 1e-6
+        assert_uniform(holes.sum(0))  # whether and where are drawn apart
 
 
 def test_erase_covers_a_rectangle_inside():
@@ -300,8 +302,8 @@ def test_erase_draws_areas_and_shapes():
     hole = changed(augment.erase(1.0, area=(0.1, 0.3), aspect=(0.5, 2)), np.ones((1000, 60, 60, 1)))[..., 0] == 0
     height, width = hole.any(2).sum(1), hole.any(1).sum(1)
     np.testing.assert_array_equal(height * width, hole.sum((1, 2)))
-    assert_uniform_between(height * width / 3600, 0.09, 0.32)  # sides are rounded
-    assert_uniform_between(np.log(height / width), np.log(0.47), np.log(2.13))
+    assert_uniform_between(height * width / 3600, 0.1, 0.3, slack=0.02)  # sides are rounded
+    assert_uniform_between(np.log(height / width), np.log(0.5), np.log(2), slack=0.1)
 
 
 # Mixup
