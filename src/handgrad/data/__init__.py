@@ -1,5 +1,6 @@
 """Data sets of images, read from files the user has, and what feeds them to training."""
 
+from handgrad.data import augment
 from handgrad.data.dataset import Dataset
 from handgrad.data.digits import load_digits
 from handgrad.data.idx import read_idx
@@ -8,6 +9,7 @@ from handgrad.data.pipeline import batches, normalise, split
 
 __all__ = [
     "Dataset",
+    "augment",
     "batches",
     "load_digits",
     "load_fashion_mnist",
