@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torchvision_models
-from against_torch import first
 from torch import nn
 
 import handgrad as hg
+import torchvision_models
+from against_torch import first
 from handgrad import models
 
 TORCHVISION = torchvision_models.models
@@ -176,7 +176,7 @@ def test_neither_side_sees_later_changes_of_the_other():
 
 
 class Odd(nn.Module):
-    """What torchvision's nets do not have: an own naming, groups, norms and slopes behind a flatten, no adaptive pool."""
+    """What torchvision's nets do not have: its own names, groups, norms and slopes behind a flatten without a pool."""
 
     def __init__(self):
         super().__init__()
@@ -210,7 +210,7 @@ def test_a_net_of_its_own_by_names(training):
     model = Odd().double()
     with torch.no_grad():
         for tensor in model.state_dict().values():
-            if tensor.is_floating_point():
+            if tensor.ndim == 1:
                 tensor.uniform_(0.1, 1)
     x = np.random.default_rng(0).normal(size=(4, 6, 8, 2))
     params, state = models.from_torch(ODD, model.state_dict(), in_shape=(6, 8, 2), names=ODD_NAMES)

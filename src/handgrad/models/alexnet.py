@@ -22,8 +22,8 @@ def alexnet(classes: int = 1000, dropout: float = 0.5, width: float = 1.0) -> Ch
     60,965,224 parameters and 724,406,816 multiply-adds at 227x227x3 and 1000 classes. (The paper says 224; its own
     count of 55x55 places in the first layer wants 227.)
 
-    The paper divides by (k + α Σ x²)^β with k = 2, α = 1e-4 and β = 0.75 over five channels. `LocalResponseNorm` divides
-    alpha by its size, as PyTorch does and the paper does not, so it is given five times the paper's.
+    The paper divides by (k + α Σ x²)^β with k = 2, α = 1e-4 and β = 0.75 over five channels. `LocalResponseNorm`
+    divides alpha by its size, as PyTorch does and the paper does not, so it is given five times the paper's.
 
     Args:
         classes: the number of outputs.

@@ -57,9 +57,9 @@ def lenet5(classes: int = 10, padding: int = 0, original: bool = False, width: f
 
     With `original=True` a pool is the paper's subsampling layer, squash(coefficient · mean + bias) with a learned
     coefficient and bias for each map (a 1x1 convolution in as many groups as maps is just that), and the units squash
-    by 1.7159 tanh(2x/3): 61,750 parameters. The paper's sum of four in the place of the mean is a coefficient four times
-    as large. Two things are as all have them today: each map of the second convolution sees all six maps before it, not
-    the subset in the paper's table I, and the outputs are logits, not distances to drawn letters.
+    by 1.7159 tanh(2x/3): 61,750 parameters. The paper's sum of four in the place of the mean is a coefficient four
+    times as large. Two things are as all have them today: each map of the second convolution sees all six maps before
+    it, not the subset in the paper's table I, and the outputs are logits, not distances to drawn letters.
 
     Args:
         classes: the number of outputs.

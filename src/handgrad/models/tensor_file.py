@@ -92,7 +92,7 @@ def load_safetensors(
         >>> params, state = load_safetensors(path, net, (2,))
         >>> load_safetensors(path, net, (4,))
         Traceback (most recent call last):
-        ValueError: ...net.safetensors: tensor 'params/dense1/kernel' must be float32 (4, 3), the file has float32 (2, 3)
+        ValueError: ...: tensor 'params/dense1/kernel' must be float32 (4, 3), the file has float32 (2, 3)
     """
     check_is_layer(net, "load_safetensors")
     trees = jax.eval_shape(lambda key: net.init(key, tuple(in_shape), dtype), jax.random.key(0))

@@ -55,9 +55,10 @@ def from_torch(
 ) -> tuple[Any, Any]:
     """The params and state of a net from the weights of its twin in PyTorch.
 
-    For torchvision's models that is `models.from_torch(models.resnet18(), torchvision_model.state_dict())`, and likewise
-    `models.alexnet_one_tower` (torchvision's alexnet), `models.vgg11` to `vgg19` with and without batch norm, and the
-    resnets. Of a safetensors file it takes what `models.read_safetensors` or `safetensors.numpy.load_file` give.
+    For torchvision's models that is `models.from_torch(models.resnet18(), torchvision_model.state_dict())`, and
+    likewise `models.alexnet_one_tower` (torchvision's alexnet), `models.vgg11` to `vgg19` with and without batch norm,
+    and the other resnets. PyTorch's weights in a safetensors file come in by way of `models.read_safetensors(path)`,
+    or of `safetensors.numpy.load_file(path)`.
 
     Args:
         net: a container of layers that compute what the PyTorch model computes.

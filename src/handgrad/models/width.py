@@ -2,7 +2,7 @@
 
 
 def scaled(features: int, width: float, multiple: int = 1) -> int:
-    """features · width, rounded to a multiple of `multiple`, and at least that.
+    """So many features: features · width, rounded to a multiple of `multiple`, and at least that.
 
     Args:
         features: of the net as its paper has it.
