@@ -63,6 +63,10 @@ softmax = _op("softmax")
 log_softmax = _op("log_softmax")
 dropout = _op("dropout")
 batch_norm = _op("batch_norm")
+layer_norm = _op("layer_norm")
+group_norm = _op("group_norm")
+instance_norm = _op("instance_norm")
+local_response_norm = _op("local_response_norm")
 
 
 def layer(layer: Layer) -> Callable[..., tuple[Array, Any]]:

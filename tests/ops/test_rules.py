@@ -35,6 +35,10 @@ CALLS = [  # op, shapes of the arrays, settings
     pytest.param("softmax", [(3, 4)], {"axis": 0}, id="softmax"),
     pytest.param("log_softmax", [(3, 4)], {}, id="log_softmax"),
     pytest.param("batch_norm", [IMAGE, (2,), (2,)], {"eps": 1e-3}, id="batch_norm"),
+    pytest.param("layer_norm", [IMAGE, (2,), (2,)], {"eps": 1e-3}, id="layer_norm"),
+    pytest.param("group_norm", [(2, 5, 6), (6,), (6,)], {"num_groups": 3}, id="group_norm"),
+    pytest.param("instance_norm", [IMAGE, (2,), (2,)], {"eps": 1e-3}, id="instance_norm"),
+    pytest.param("local_response_norm", [(2, 3, 6)], {"size": 4, "alpha": 0.3}, id="local_response_norm"),
 ]
 
 

@@ -22,7 +22,7 @@ from handgrad.layers.branches import Parallel, Residual
 from handgrad.layers.container import Chain, Container, inference, map_layers
 from handgrad.layers.dropout import Dropout, SpatialDropout
 from handgrad.layers.layer import Layer, Static
-from handgrad.layers.norm import BatchNorm
+from handgrad.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 from handgrad.layers.pool import AvgPool, GlobalAvgPool, MaxPool
 from handgrad.layers.shape import Flatten, Lambda
 
@@ -38,11 +38,15 @@ __all__ = [
     "Flatten",
     "Gelu",
     "GlobalAvgPool",
+    "GroupNorm",
     "HardSigmoid",
     "Hardswish",
+    "InstanceNorm",
     "Lambda",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MaxPool",
     "PRelu",

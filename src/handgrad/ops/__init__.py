@@ -39,6 +39,20 @@ from handgrad.ops.batch_norm import (
 from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward, dropout_inference
+from handgrad.ops.group_norm import (
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+    instance_norm,
+    instance_norm_backward,
+    instance_norm_forward,
+)
+from handgrad.ops.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from handgrad.ops.local_response_norm import (
+    local_response_norm,
+    local_response_norm_backward,
+    local_response_norm_forward,
+)
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.rules import RULES, Rule, vjp
@@ -105,15 +119,27 @@ __all__ = [
     "global_avg_pool",
     "global_avg_pool_backward",
     "global_avg_pool_forward",
+    "group_norm",
+    "group_norm_backward",
+    "group_norm_forward",
     "hard_sigmoid",
     "hard_sigmoid_backward",
     "hard_sigmoid_forward",
     "hardswish",
     "hardswish_backward",
     "hardswish_forward",
+    "instance_norm",
+    "instance_norm_backward",
+    "instance_norm_forward",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "leaky_relu",
     "leaky_relu_backward",
     "leaky_relu_forward",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
     "log_softmax",
     "log_softmax_backward",
     "log_softmax_forward",

@@ -8,12 +8,16 @@ Backward    dβ[c] = Σ_i dy[i, c]
             dγ[c] = Σ_i dy[i, c] x̂[i, c]
             dx[i, c] = γ[c] r[c] (dy[i, c] - dβ[c]/m - x̂[i, c] dγ[c]/m)
 
-Here i runs over all m places of batch and space. x reaches y by three ways: itself, μ and r. With dx̂ = γ dy,
-∂μ/∂x[i] = 1/m takes away the mean of dx̂; ∂r/∂x[i] = -x̂[i] r²/m takes away its part along x̂. So dx is dx̂ without its
-components along 1 and x̂, times r; exact for any ε, since r² x̂ (x - μ) = r x̂².
-The variance is the biased one (divided by m), by a second pass over x - μ: E[x²] - μ² would lose its digits.
+Here i runs over all m places of batch and space. `ops/normalise.py` derives dx; γ is the same at all of them, so the
+sums of dβ and dγ are its two means as well.
+With a mask w[i] of 0 and 1 the sums of μ and v run over the places where w is 1, and m = Σ w. All places are normalised
+and give y, so dβ and dγ sum over all, and so does what reaches μ and v: dx[i] = γ r (dy[i] - w[i] (dβ + x̂[i] dγ)/m).
+A masked place does not move μ and v, so it has the direct term alone. Where a loss leaves masked examples out, dy is 0
+there: then nothing but the valid ones counts anywhere, and dx of the others is 0. A masked x must be finite, or dγ is
+not. A mask without any place: m = 0, and all is NaN.
 At m = 1: x̂ = 0, so y = β and dx = 0. In inference μ and v are constants, and dx = γ r dy alone.
-Shapes: x, y, dx, dy (..., C) of rank 2 or more; scale γ, bias β, μ, v (C,). Statistics and sums in float32 at least.
+Shapes: x, y, dx, dy (..., C) of rank 2 or more; scale γ, bias β, μ, v (C,); mask (N,) or (N, P..), 1 in the place of
+any. Statistics and sums in float32 at least.
 Source: Ioffe and Szegedy 2015.
 """
 
@@ -21,52 +25,66 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from handgrad.ops import check
+from handgrad.ops.normalise import Residuals, affine, along_last, check_norm, normalised, statistics
 from handgrad.ops.precision import sum_rows, wide
 
-Residuals = tuple[jax.Array, jax.Array, jax.Array]
 
-
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float = 1e-5) -> jax.Array:
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None = None, *, eps: float = 1e-5
+) -> jax.Array:
     """Normalise x by the mean and variance of this batch, in each channel.
 
     Args:
         x: (..., C), floating point, rank 2 or more.
         scale: (C,).
         bias: (C,).
+        mask: which examples (N,) or places (N, P..) count in the statistics: booleans, or numbers that are 0 for none.
+            An axis of it may be 1. None for all. It has no gradient.
         eps: added to the variance.
 
     Returns:
-        y, of the shape and dtype of x.
+        y, of the shape and dtype of x, normalised where the mask is 0 too.
 
     Raises:
-        TypeError: x, scale or bias is not floating point.
-        ValueError: shapes that do not fit, an empty batch, or a negative eps.
+        TypeError: x, scale or bias is not floating point, or mask is complex.
+        ValueError: shapes that do not fit, an empty batch, a negative eps, or a NumPy mask that counts nothing; where
+            its values can't be read, such a mask makes y NaN.
 
     Example:
         >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
         >>> print(batch_norm(x, jnp.ones(2), jnp.zeros(2), eps=0.0))
         [[-1. -1.]
          [ 1.  1.]]
+        >>> padded = jnp.array([[1.0, 10.0], [3.0, 30.0], [0.0, 0.0]])
+        >>> print(batch_norm(padded, jnp.ones(2), jnp.zeros(2), jnp.array([True, True, False]), eps=0.0))
+        [[-1. -1.]
+         [ 1.  1.]
+         [-2. -2.]]
     """
-    return batch_norm_forward(x, scale, bias, eps=eps)[0]
+    return batch_norm_forward(x, scale, bias, mask, eps=eps)[0]
 
 
 def batch_norm_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float = 1e-5
+    x: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None = None, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
     """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,); mean and var in float32 at least."""
-    _check("batch_norm", x, eps, scale=scale, bias=bias)
-    places, count = wide(x), math.prod(x.shape[:-1])
-    mean = sum_rows(places) / count
-    var = sum_rows(jnp.square(places - _along_last(mean, x))) / count
-    return _affine(_normalised(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)
+    x = _checked("batch_norm", x, eps, scale=scale, bias=bias)
+    valid = _valid("batch_norm", x, mask)
+    count = _count(x, valid)
+
+    def over_batch(numbers: jax.Array) -> jax.Array:
+        return along_last(sum_rows(_only(valid, numbers)) / count, x)
+
+    mean, var = statistics(x, over_batch)
+    y = affine(normalised(x, mean, var, eps), scale, bias).astype(x.dtype)
+    return y, (x, mean.ravel(), var.ravel())
 
 
 def batch_norm_backward(
-    residuals: Residuals, scale: jax.Array, dy: jax.Array, *, eps: float = 1e-5
+    residuals: Residuals, scale: jax.Array, dy: jax.Array, mask: jax.Array | None = None, *, eps: float = 1e-5
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients of `batch_norm`.
 
@@ -74,6 +92,7 @@ def batch_norm_backward(
         residuals: x (..., C), mean (C,), var (C,), as `batch_norm_forward` gave them.
         scale: (C,).
         dy: the gradient of the output, (..., C).
+        mask: as in forward.
         eps: as in forward.
 
     Returns:
@@ -86,12 +105,12 @@ def batch_norm_backward(
         True [1.]
     """
     x, mean, var = residuals
-    normalised, dwide = _normalised(x, mean, var, eps), wide(dy)
+    valid = _valid("batch_norm_backward", x, mask)
+    unit, dwide, count = _unit(x, mean, var, eps), wide(dy), _count(x, valid)
     dbias = sum_rows(dwide)
-    dscale = sum_rows(dwide * normalised)
-    count = math.prod(x.shape[:-1])
-    inner = dwide - _along_last(dbias / count, x) - normalised * _along_last(dscale / count, x)
-    dx = _gain(x, scale, var, eps) * inner
+    dscale = sum_rows(dwide * unit)
+    through_statistics = along_last(dbias / count, x) + unit * along_last(dscale / count, x)
+    dx = _gain(x, scale, var, eps) * (dwide - _only(valid, through_statistics))
     return dx.astype(dy.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
@@ -127,8 +146,8 @@ def batch_norm_inference_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
     """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,)."""
-    _check("batch_norm_inference", x, eps, scale=scale, bias=bias, mean=mean, var=var)
-    return _affine(_normalised(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)
+    x = _checked("batch_norm_inference", x, eps, scale=scale, bias=bias, mean=mean, var=var)
+    return affine(_unit(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)
 
 
 def batch_norm_inference_backward(
@@ -138,36 +157,50 @@ def batch_norm_inference_backward(
     x, mean, var = residuals
     dwide = wide(dy)
     dx = _gain(x, scale, var, eps) * dwide
-    dscale = sum_rows(dwide * _normalised(x, mean, var, eps))
+    dscale = sum_rows(dwide * _unit(x, mean, var, eps))
     return dx.astype(dy.dtype), dscale.astype(scale.dtype), sum_rows(dwide).astype(scale.dtype)
 
 
-def _normalised(x: jax.Array, mean: jax.Array, var: jax.Array, eps: float) -> jax.Array:
-    """x̂ (..., C), in float32 at least."""
-    return (wide(x) - _along_last(mean, x)) * lax.rsqrt(_along_last(var, x) + eps)
-
-
-def _affine(normalised: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    return normalised * _along_last(scale, normalised) + _along_last(bias, normalised)
-
-
-def _along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """A vector (C,) with ones before its axis, so that it meets the last axis of x, in x's wide dtype."""
-    return vector.astype(wide(x).dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+def _unit(x: jax.Array, mean: jax.Array, var: jax.Array, eps: float) -> jax.Array:
+    """x̂ (..., C), in float32 at least, for statistics (C,)."""
+    return normalised(x, along_last(mean, x), along_last(var, x), eps)
 
 
 def _gain(x: jax.Array, scale: jax.Array, var: jax.Array, eps: float) -> jax.Array:
     """γ r, shaped to meet the last axis of x."""
-    return _along_last(scale, x) * lax.rsqrt(_along_last(var, x) + eps)
+    return along_last(scale, x) * lax.rsqrt(along_last(var, x) + eps)
 
 
-def _check(op: str, x: jax.Array, eps: float, **vectors: jax.Array) -> None:
+def _valid(op: str, x: jax.Array, mask: jax.Array | None) -> jax.Array | None:
+    """The mask as booleans with the rank of x, (N, P.., 1) or with ones; None for no mask."""
+    if mask is None:
+        return None
+    if jnp.iscomplexobj(mask):
+        raise TypeError(f"{op}: mask must be booleans or real numbers, got {mask.dtype}")
+    if mask.ndim not in (1, x.ndim - 1) or any(m not in (1, a) for m, a in zip(mask.shape, x.shape, strict=False)):
+        raise ValueError(
+            f"{op}: mask must be {x.shape[:1]} or {x.shape[:-1]}, or 1 in the place of an axis, to match x {x.shape}, "
+            f"got {mask.shape}"
+        )
+    if isinstance(mask, np.ndarray) and not mask.any():
+        raise ValueError(f"{op}: mask counts no place at all, so there are no statistics; leave such a batch out")
+    return jnp.asarray(mask).astype(bool).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+
+def _only(valid: jax.Array | None, numbers: jax.Array) -> jax.Array:
+    """The numbers of valid places, 0 elsewhere: selected, since a masked place may hold anything."""
+    return numbers if valid is None else jnp.where(valid, numbers, 0)
+
+
+def _count(x: jax.Array, valid: jax.Array | None) -> int | jax.Array:
+    """m, the valid places of x."""
+    places = math.prod(x.shape[:-1])
+    return places if valid is None else (valid.sum() * (places // valid.size)).astype(wide(x).dtype)
+
+
+def _checked(op: str, x: jax.Array, eps: float, **vectors: jax.Array) -> jax.Array:
+    x = jnp.asarray(x)
     if x.ndim < 2 or x.size == 0:
         raise ValueError(f"{op}: x must be (..., channels) of rank 2 or more and not empty, got shape {x.shape}")
-    if isinstance(eps, (int, float)) and eps < 0:
-        raise ValueError(f"{op}: eps must not be negative, got {eps}")
-    check.floating(op, x=x)
-    for name, vector in vectors.items():
-        check.floating(op, **{name: vector})
-        if vector.shape != x.shape[-1:]:
-            raise ValueError(f"{op}: {name} must have shape {x.shape[-1:]} to match x {x.shape}, got {vector.shape}")
+    check_norm(op, x, eps, **vectors)
+    return x

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from handgrad.ops.activations import (
@@ -39,6 +40,20 @@ from handgrad.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_
 from handgrad.ops.conv import conv, conv_backward, conv_forward
 from handgrad.ops.dense import dense, dense_backward, dense_forward
 from handgrad.ops.dropout import dropout, dropout_backward, dropout_forward
+from handgrad.ops.group_norm import (
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+    instance_norm,
+    instance_norm_backward,
+    instance_norm_forward,
+)
+from handgrad.ops.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from handgrad.ops.local_response_norm import (
+    local_response_norm,
+    local_response_norm_backward,
+    local_response_norm_forward,
+)
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.smooth_activations import (
@@ -163,14 +178,29 @@ def _affine(op: Callable, forward: Callable, backward: Callable) -> Rule:
     return Rule(op, rule_forward, rule_backward)
 
 
-def _batch_norm_forward(x, scale, bias, **settings):
-    y, residuals = batch_norm_forward(x, scale, bias, **settings)
-    return y, (residuals, scale)
+def _norm(op: Callable, forward: Callable, backward: Callable) -> Rule:
+    """The rule of an op of (x, scale, bias) whose backward needs the scale beside its residuals."""
+
+    def rule_forward(x, scale, bias, **settings):
+        y, kept = forward(x, scale, bias, **settings)
+        return y, (kept, scale)
+
+    def rule_backward(residuals, dy, **settings):
+        kept, scale = residuals
+        return backward(kept, scale, dy, **settings)
+
+    return Rule(op, rule_forward, rule_backward)
 
 
-def _batch_norm_backward(residuals, dy, **settings):
-    kept, scale = residuals
-    return batch_norm_backward(kept, scale, dy, **settings)
+def _batch_norm_forward(x, scale, bias, mask=None, **settings):
+    y, residuals = batch_norm_forward(x, scale, bias, mask, **settings)
+    return y, (residuals, scale, mask)
+
+
+def _batch_norm_backward(residuals, dy, **settings) -> tuple[Any, ...]:
+    kept, scale, mask = residuals
+    gradients = batch_norm_backward(kept, scale, dy, mask, **settings)
+    return gradients if mask is None else (*gradients, _of_mask(mask))
 
 
 def _prelu_forward(x, slope):
@@ -184,7 +214,12 @@ def _prelu_backward(residuals, dy):
 
 
 def _dropout_backward(keep, dy, **settings) -> tuple[Any, ...]:
-    return dropout_backward(keep, dy, **settings), np.zeros(keep.shape, jax.dtypes.float0)
+    return dropout_backward(keep, dy, **settings), _of_mask(keep)
+
+
+def _of_mask(mask: jax.Array) -> Any:
+    """The gradient of a mask, as `jax.vjp` has it: float0 where it is of booleans or ints, else zeros."""
+    return np.zeros(mask.shape, mask.dtype if jnp.issubdtype(mask.dtype, jnp.floating) else jax.dtypes.float0)
 
 
 RULES: dict[str, Rule] = {
@@ -210,4 +245,10 @@ RULES: dict[str, Rule] = {
     "log_softmax": _of_one_array(log_softmax, log_softmax_forward, log_softmax_backward),
     "dropout": Rule(dropout, dropout_forward, _dropout_backward),
     "batch_norm": Rule(batch_norm, _batch_norm_forward, _batch_norm_backward),
+    "layer_norm": _norm(layer_norm, layer_norm_forward, layer_norm_backward),
+    "group_norm": _norm(group_norm, group_norm_forward, group_norm_backward),
+    "instance_norm": _norm(instance_norm, instance_norm_forward, instance_norm_backward),
+    "local_response_norm": _of_one_array(
+        local_response_norm, local_response_norm_forward, local_response_norm_backward
+    ),
 }
