@@ -13,6 +13,8 @@ from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
 from handgrad.insight import check_gradients, check_layer, summary
 from handgrad.layers import (
+    AdaptiveAvgPool,
+    AdaptiveMaxPool,
     AvgPool,
     BatchNorm,
     Chain,
@@ -25,6 +27,7 @@ from handgrad.layers import (
     Gelu,
     GlobalAvgPool,
     GroupNorm,
+    GlobalMaxPool,
     HardSigmoid,
     Hardswish,
     InstanceNorm,
@@ -87,6 +90,8 @@ from handgrad.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "Aux",
     "AvgPool",
     "BatchNorm",
@@ -102,6 +107,7 @@ __all__ = [
     "Gelu",
     "GlobalAvgPool",
     "GroupNorm",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Hardswish",
     "Hinge",

@@ -19,6 +19,9 @@ CALLS = [  # op, shapes of the arrays, settings
     pytest.param("avg_pool", [IMAGE], {"window": 3, "strides": 2, "padding": "SAME"}, id="avg_pool"),
     pytest.param("avg_pool", [IMAGE], {"window": 2, "dilation": 2, "strides": 1}, id="avg_pool-dilated"),
     pytest.param("global_avg_pool", [IMAGE], {}, id="global_avg_pool"),
+    pytest.param("global_max_pool", [IMAGE], {}, id="global_max_pool"),
+    pytest.param("adaptive_avg_pool", [IMAGE], {"output_size": (3, 4)}, id="adaptive_avg_pool"),
+    pytest.param("adaptive_max_pool", [IMAGE], {"output_size": (3, 4)}, id="adaptive_max_pool"),
     pytest.param("relu", [IMAGE], {}, id="relu"),
     pytest.param("leaky_relu", [IMAGE], {"negative_slope": 0.2}, id="leaky_relu"),
     pytest.param("relu6", [IMAGE], {}, id="relu6"),
@@ -79,7 +82,7 @@ def test_bridged_op_has_the_same_gradient_under_jax_grad(name, shapes, settings)
 
 
 def test_every_rule_is_tested_and_bridged():
-    assert {case.values[0] for case in CALLS} | {"dropout"} == set(ops.RULES)
+    assert {case.values[0] for case in CALLS} | {"dropout", "max_unpool"} == set(ops.RULES)
     assert all(callable(getattr(bridge, name)) for name in ops.RULES)
 
 
@@ -89,6 +92,21 @@ def test_a_mask_has_a_gradient_of_float0():
     dx, dkeep = backward(y)
     assert dkeep.dtype == jax.dtypes.float0 and dkeep.shape == keep.shape
     np.testing.assert_array_equal(dx, jax.grad(lambda x: (bridge.dropout(x, keep, rate=0.5) ** 2).sum() / 2)(x))
+
+
+def test_winners_have_a_gradient_of_float0():
+    settings = {"window": 3, "strides": 2}
+    x, (winner, dy) = draw([IMAGE])[0], (ops.max_pool_forward(draw([IMAGE])[0], **settings)[1], draw([IMAGE])[0])
+    pooled = ops.max_pool(x, **settings)
+    y, backward = ops.vjp("max_unpool", pooled, winner, output_size=IMAGE[1:3], **settings)
+    dx, dwinner = backward(dy)
+    assert dwinner.dtype == jax.dtypes.float0 and dwinner.shape == winner.shape
+
+    def product(op):
+        return lambda pooled: (op(pooled, winner, output_size=IMAGE[1:3], **settings) * dy).sum()
+
+    for op in (ops.max_unpool, bridge.max_unpool):
+        assert_close([dx], [jax.grad(product(op))(pooled)])
 
 
 def test_arrays_may_be_given_by_keyword():

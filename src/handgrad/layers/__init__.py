@@ -24,9 +24,13 @@ from handgrad.layers.dropout import Dropout, SpatialDropout
 from handgrad.layers.layer import Layer, Static
 from handgrad.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 from handgrad.layers.pool import AvgPool, GlobalAvgPool, MaxPool
+from handgrad.layers.norm import BatchNorm
+from handgrad.layers.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from handgrad.layers.shape import Flatten, Lambda
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
     "AvgPool",
     "BatchNorm",
     "Chain",
@@ -39,6 +43,7 @@ __all__ = [
     "Gelu",
     "GlobalAvgPool",
     "GroupNorm",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Hardswish",
     "InstanceNorm",

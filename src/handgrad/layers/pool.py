@@ -80,3 +80,69 @@ class GlobalAvgPool(OpLayer):
 
     kind: ClassVar[str] = "globalavgpool"
     op: ClassVar[str] = "global_avg_pool"
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalMaxPool(OpLayer):
+    """The largest value over all places, one number a channel: (N, *A, C) to (N, C). No parameters.
+
+    Args:
+        ties: "first" gives the whole gradient to the first maximum, "split" shares it among equals.
+
+    Source: Oquab et al., CVPR 2015. See `ops.global_max_pool`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> GlobalMaxPool().apply({}, jnp.arange(4.0).reshape(1, 2, 2, 1)).tolist()
+        [[3.0]]
+    """
+
+    kind: ClassVar[str] = "globalmaxpool"
+    op: ClassVar[str] = "global_max_pool"
+    ties: Literal["first", "split"] = "first"
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveAvgPool(OpLayer):
+    """The mean of each of as many windows as are asked for, whatever the input's size. No parameters.
+
+    Windows are PyTorch's: window p of P on an axis of A places is ⌊pA/P⌋ ≤ a < ⌈(p+1)A/P⌉. See `ops.adaptive_avg_pool`.
+
+    Args:
+        output_size: windows, an int or one an axis; there may be more of them than places.
+
+    Source: He et al., ECCV 2014 (spatial pyramid pooling).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> AdaptiveAvgPool(2).apply({}, jnp.array([1.0, 2.0, 6.0, 4.0, 8.0]).reshape(1, 5, 1)).ravel().tolist()
+        [3.0, 6.0]
+    """
+
+    kind: ClassVar[str] = "adaptiveavgpool"
+    op: ClassVar[str] = "adaptive_avg_pool"
+    output_size: Ints
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveMaxPool(OpLayer):
+    """The largest value of each of as many windows as are asked for, whatever the input's size. No parameters.
+
+    Windows are those of `AdaptiveAvgPool`. See `ops.adaptive_max_pool`.
+
+    Args:
+        output_size: windows, an int or one an axis; there may be more of them than places.
+        ties: "first" gives the whole gradient to the first maximum, "split" shares it among equals.
+
+    Source: He et al., ECCV 2014 (spatial pyramid pooling).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> AdaptiveMaxPool(2).apply({}, jnp.array([1.0, 2.0, 6.0, 4.0, 8.0]).reshape(1, 5, 1)).ravel().tolist()
+        [6.0, 8.0]
+    """
+
+    kind: ClassVar[str] = "adaptivemaxpool"
+    op: ClassVar[str] = "adaptive_max_pool"
+    output_size: Ints
+    ties: Literal["first", "split"] = "first"

@@ -20,6 +20,14 @@ from handgrad.ops.activations import (
     relu_backward,
     relu_forward,
 )
+from handgrad.ops.adaptive_pool import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
+    adaptive_avg_pool_forward,
+    adaptive_max_pool,
+    adaptive_max_pool_backward,
+    adaptive_max_pool_forward,
+)
 from handgrad.ops.avg_pool import (
     avg_pool,
     avg_pool_backward,
@@ -53,7 +61,9 @@ from handgrad.ops.local_response_norm import (
     local_response_norm_backward,
     local_response_norm_forward,
 )
+from handgrad.ops.global_max_pool import global_max_pool, global_max_pool_backward, global_max_pool_forward
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.max_unpool import max_unpool, max_unpool_backward, max_unpool_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.rules import RULES, Rule, vjp
 from handgrad.ops.smooth_activations import (
@@ -91,6 +101,12 @@ from handgrad.ops.softmax import (
 __all__ = [
     "RULES",
     "Rule",
+    "adaptive_avg_pool",
+    "adaptive_avg_pool_backward",
+    "adaptive_avg_pool_forward",
+    "adaptive_max_pool",
+    "adaptive_max_pool_backward",
+    "adaptive_max_pool_forward",
     "avg_pool",
     "avg_pool_backward",
     "avg_pool_forward",
@@ -122,6 +138,9 @@ __all__ = [
     "group_norm",
     "group_norm_backward",
     "group_norm_forward",
+    "global_max_pool",
+    "global_max_pool_backward",
+    "global_max_pool_forward",
     "hard_sigmoid",
     "hard_sigmoid_backward",
     "hard_sigmoid_forward",
@@ -146,6 +165,9 @@ __all__ = [
     "max_pool",
     "max_pool_backward",
     "max_pool_forward",
+    "max_unpool",
+    "max_unpool_backward",
+    "max_unpool_forward",
     "prelu",
     "prelu_backward",
     "prelu_forward",

@@ -65,6 +65,7 @@ def avg_pool(
         [1.5, 5.0]
     """
     check.floating("avg_pool", x=x)
+    x = jnp.asarray(x)
     windows = pool_windows("avg_pool", x.shape, window, strides, padding, dilation, ceil_mode)
     divisor = _divisor("avg_pool", windows, count_include_pad, wide(x).dtype)
     if all(d == 1 for d in windows.dilation):
@@ -112,6 +113,7 @@ def avg_pool_forward(
         ((2, 3, 4, 3), None)
     """
     check.floating("avg_pool_forward", x=x)
+    x = jnp.asarray(x)
     windows = pool_windows("avg_pool_forward", x.shape, window, strides, padding, dilation, ceil_mode)
     divisor = _divisor("avg_pool_forward", windows, count_include_pad, wide(x).dtype)
     total = wide(x)
@@ -163,6 +165,7 @@ def avg_pool_backward(
     """
     op = "avg_pool_backward"
     check.floating(op, dy=dy)
+    dy = jnp.asarray(dy)
     windows = pool_windows(op, in_shape, window, strides, padding, dilation, ceil_mode)
     _check_shape(op, dy, (in_shape[0], *windows.out_sizes, in_shape[-1]), in_shape)
     divisor = _divisor(op, windows, count_include_pad, wide(dy).dtype)
@@ -197,7 +200,8 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
         [[3.0]]
     """
     check.floating("global_avg_pool", x=x)
-    places = _places("global_avg_pool", x.shape)
+    x = jnp.asarray(x)
+    places = check.places("global_avg_pool", x.shape)
     total = wide(x).sum(tuple(range(1, x.ndim - 1)))
     return (total / places).astype(x.dtype)
 
@@ -243,7 +247,8 @@ def global_avg_pool_backward(dy: jax.Array, *, in_shape: Sequence[int]) -> jax.A
     """
     op = "global_avg_pool_backward"
     check.floating(op, dy=dy)
-    places = _places(op, in_shape)
+    dy = jnp.asarray(dy)
+    places = check.places(op, in_shape)
     _check_shape(op, dy, (in_shape[0], in_shape[-1]), in_shape)
     share = (wide(dy) / places).astype(dy.dtype)
     return jnp.broadcast_to(jnp.expand_dims(share, tuple(range(1, len(in_shape) - 1))), tuple(in_shape))
@@ -266,16 +271,6 @@ def _divisor(op: str, windows: Windows, count_include_pad: bool, dtype: np.dtype
                 f"window {windows.window}) and has no place to count; use less padding or count_include_pad=True"
             )
     return jnp.asarray(counts[None, ..., None], dtype)
-
-
-def _places(op: str, in_shape: Sequence[int]) -> int:
-    places = prod(in_shape[1:-1])
-    if len(in_shape) not in (3, 4, 5) or places == 0:
-        raise ValueError(
-            f"{op}: x must be (N, L, C), (N, H, W, C) or (N, D, H, W, C) with no empty spatial axis, "
-            f"got shape {tuple(in_shape)}"
-        )
-    return places
 
 
 def _check_shape(op: str, dy: jax.Array, wanted: tuple[int, ...], in_shape: Sequence[int]) -> None:

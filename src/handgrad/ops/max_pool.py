@@ -7,6 +7,7 @@ Backward    dx[n, a, c] = Σ_{p, i: ps + id - l = a} [i = w[n, p, c]] dy[n, p, c
 Indices p, i, a run over all spatial axes. y depends on one place of each window, with slope 1, so dy goes back to that
 place and sums where windows overlap: pool and unpool are dual, Σ y·dy = Σ x·dx. Backward needs w alone, a byte for
 windows up to 255 places; neither x nor y.
+Dual: backward is `max_unpool` of dy, and the backward of max_unpool gathers at the winners, as this forward does.
 Ties: the first maximum takes all of dy, as in jax.grad of jax.lax.reduce_window, the oracle, to the bit (above 64 taps,
 where sums are ordered otherwise, to rounding). With ties="split" the m tied maxima take dy/m each, as in jax.grad of
 jnp.max, the oracle there; the residual is a bit a tap.
@@ -70,7 +71,7 @@ def max_pool(
         >>> max_pool(x, window=3, strides=2).ravel().tolist()
         [5.0, 5.0]
     """
-    windows = _checked("max_pool", x, window, strides, padding, dilation, ceil_mode, ties)
+    x, windows = _checked("max_pool", x, window, strides, padding, dilation, ceil_mode, ties)
     if ties == "first" and all(d == 1 for d in windows.dilation):
         sizes, steps = (1, *windows.window, 1), (1, *windows.strides, 1)
         return lax.reduce_window(x, -jnp.inf, lax.max, sizes, steps, ((0, 0), *windows.covered, (0, 0)))
@@ -119,7 +120,7 @@ def max_pool_forward(
         >>> winner.ravel().tolist(), str(winner.dtype)
         ([2, 0], 'uint8')
     """
-    windows = _checked("max_pool_forward", x, window, strides, padding, dilation, ceil_mode, ties)
+    x, windows = _checked("max_pool_forward", x, window, strides, padding, dilation, ceil_mode, ties)
     if ties == "split":
         return _forward_split(x, windows)
     dtype = np.min_scalar_type(prod(windows.window))
@@ -183,6 +184,7 @@ def max_pool_backward(
     op = "max_pool_backward"
     windows = pool_windows(op, in_shape, window, strides, padding, dilation, ceil_mode)
     _check_cotangent(op, winner, dy, in_shape, windows, ties)
+    winner, dy = jnp.asarray(winner), jnp.asarray(dy)
     if ties == "split":
         return _backward_split(winner, dy, windows)
     if windows.side_by_side:
@@ -272,20 +274,15 @@ def _word_dtype(windows: Windows) -> np.dtype:
     return np.min_scalar_type(2 ** min(prod(windows.window), WORD) - 1)
 
 
-def _checked(op, x, window, strides, padding, dilation, ceil_mode, ties) -> Windows:
+def _checked(op, x, window, strides, padding, dilation, ceil_mode, ties) -> tuple[jax.Array, Windows]:
     check.floating(op, x=x)
-    _check_ties(op, ties)
-    return pool_windows(op, x.shape, window, strides, padding, dilation, ceil_mode)
-
-
-def _check_ties(op: str, ties: str) -> None:
-    if ties not in ("first", "split"):
-        raise ValueError(f'{op}: ties must be "first" or "split", got {ties!r}')
+    check.ties(op, ties)
+    return jnp.asarray(x), pool_windows(op, x.shape, window, strides, padding, dilation, ceil_mode)
 
 
 def _check_cotangent(op, winner, dy, in_shape, windows: Windows, ties) -> None:
     check.floating(op, dy=dy)
-    _check_ties(op, ties)
+    check.ties(op, ties)
     out_shape = (in_shape[0], *windows.out_sizes, in_shape[-1])
     words = -(-prod(windows.window) // WORD) if ties == "split" else 1
     for name, array, wanted in (("dy", dy, out_shape), ("winner", winner, out_shape + (words,) * (words > 1))):

@@ -28,6 +28,14 @@ from handgrad.ops.activations import (
     relu_backward,
     relu_forward,
 )
+from handgrad.ops.adaptive_pool import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
+    adaptive_avg_pool_forward,
+    adaptive_max_pool,
+    adaptive_max_pool_backward,
+    adaptive_max_pool_forward,
+)
 from handgrad.ops.avg_pool import (
     avg_pool,
     avg_pool_backward,
@@ -54,7 +62,9 @@ from handgrad.ops.local_response_norm import (
     local_response_norm_backward,
     local_response_norm_forward,
 )
+from handgrad.ops.global_max_pool import global_max_pool, global_max_pool_backward, global_max_pool_forward
 from handgrad.ops.max_pool import max_pool, max_pool_backward, max_pool_forward
+from handgrad.ops.max_unpool import max_unpool, max_unpool_backward, max_unpool_forward
 from handgrad.ops.prelu import prelu, prelu_backward, prelu_forward
 from handgrad.ops.smooth_activations import (
     elu,
@@ -110,8 +120,8 @@ def vjp(name: str, *arrays: jax.Array, **settings: Any) -> tuple[jax.Array, Call
         **settings: its settings.
 
     Returns:
-        y, and backward(dy) -> tuple of gradients, one for each array given. A mask of booleans gets a gradient of
-        dtype float0, as in `jax.vjp`.
+        y, and backward(dy) -> tuple of gradients, one for each array given. A mask of booleans or an array of winners
+        gets a gradient of dtype float0, as in `jax.vjp`.
 
     Raises:
         ValueError: an unknown op; and whatever the op itself raises.
@@ -222,12 +232,20 @@ def _of_mask(mask: jax.Array) -> Any:
     return np.zeros(mask.shape, mask.dtype if jnp.issubdtype(mask.dtype, jnp.floating) else jax.dtypes.float0)
 
 
+def _max_unpool_backward(winner, dy, **settings) -> tuple[Any, ...]:
+    return max_unpool_backward(winner, dy, **settings), np.zeros(winner.shape, jax.dtypes.float0)
+
+
 RULES: dict[str, Rule] = {
     "conv": _affine(conv, conv_forward, conv_backward),
     "dense": _affine(dense, dense_forward, dense_backward),
     "max_pool": _pool(max_pool, max_pool_forward, max_pool_backward),
     "avg_pool": _pool(avg_pool, avg_pool_forward, avg_pool_backward),
     "global_avg_pool": _pool(global_avg_pool, global_avg_pool_forward, global_avg_pool_backward),
+    "global_max_pool": _pool(global_max_pool, global_max_pool_forward, global_max_pool_backward),
+    "adaptive_avg_pool": _pool(adaptive_avg_pool, adaptive_avg_pool_forward, adaptive_avg_pool_backward),
+    "adaptive_max_pool": _pool(adaptive_max_pool, adaptive_max_pool_forward, adaptive_max_pool_backward),
+    "max_unpool": Rule(max_unpool, max_unpool_forward, _max_unpool_backward),
     "relu": _of_one_array(relu, relu_forward, relu_backward),
     "leaky_relu": _of_one_array(leaky_relu, leaky_relu_forward, leaky_relu_backward),
     "relu6": _of_one_array(relu6, relu6_forward, relu6_backward),
