@@ -58,9 +58,9 @@ def resnet(blocks: Sequence[int], classes: int = 1000, width: float = 1.0, bottl
         bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions, not of two 3x3.
 
     Example:
-        >>> resnet((1,), 10, width=0.25).layers[4]
-        Chain(Residual(Chain(Conv(16, 3, padding=1, use_bias=False), BatchNorm(), Relu(),
-            Conv(16, 3, padding=1, use_bias=False), BatchNorm()), None), Relu(), name='stage1')
+        >>> resnet((1,), 10, width=0.25).layers[4].layers[0]
+        Residual(Chain(Conv(16, 3, padding=1, use_bias=False), BatchNorm(), Relu(), Conv(16, 3, padding=1,
+            use_bias=False), BatchNorm()))
     """
     stem = (_conv(scaled(64, width), 7, 2), BatchNorm(), Relu(), MaxPool(3, 2, padding=1))
     features = [scaled(64 * 2**stage, width) for stage in range(len(blocks))]

@@ -288,7 +288,7 @@ def _ours(twin: Twin, value: Any, in_shape: Shape) -> Array:
         raise TypeError(f"from_torch: {name!r} must be floating, got {array.dtype}")
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         raise ValueError(f"from_torch: {name!r} is {array.dtype}, which JAX holds only under jax.enable_x64; narrow it")
-    array = jnp.array(_our_layout(array, twin))
+    array = jnp.asarray(np.array(_our_layout(array, twin), order="C"))
     return wide(array) if twin.path[0] == "state" else array
 
 
