@@ -71,7 +71,9 @@ def logits_and_gradients(net, model, in_shape, training, dtype, batch=3):
     model = model.to(torch.float64 if dtype == jnp.float64 else torch.float32)
     params, state = models.from_torch(net, model.state_dict(), in_shape=in_shape)
     objective = hg.Objective(net if training else hg.inference(net), hg.SoftmaxCrossEntropy())
-    (_, aux), grads = jax.jit(hg.value_and_grad(objective))(params, jnp.asarray(x, dtype), y, state, KEY)
+    (_, aux), grads = jax.block_until_ready(
+        jax.jit(hg.value_and_grad(objective))(params, jnp.asarray(x, dtype), y, state, KEY)
+    )
 
     logits = model.train(training)(torch.tensor(first(x)).to(next(model.parameters()).dtype))
     nn.functional.cross_entropy(logits, torch.tensor(y)).backward()
