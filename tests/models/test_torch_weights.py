@@ -59,7 +59,7 @@ SLOW = [
 
 @pytest.fixture(autouse=True)
 def without_onednn(monkeypatch):
-    """Torch 2.13's float32 backward of narrow convolutions through oneDNN writes past its memory and ends the process."""
+    """Torch 2.13's float32 backward of narrow convolutions in oneDNN writes past its memory and ends the process."""
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
 
 
