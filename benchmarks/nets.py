@@ -32,41 +32,16 @@ def alexnet() -> hg.Chain:
     )
 
 
-def resnet20(widths: tuple[int, ...] = (16, 32, 64), blocks: int = 3) -> hg.Chain:
-    """The ResNet for CIFAR with 6 x blocks + 2 layers, a strided 1x1 convolution where the shape changes.
-
-    Paddings are given as numbers, the same at both ends, for "SAME" with stride 2 differs from library to library.
-
-    Source: He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2015, section 4.2, shortcuts B.
-    """
-    layers: list[hg.Layer] = [_conv(widths[0]), hg.BatchNorm(), hg.Relu()]
-    for stage, width in enumerate(widths):
-        for block in range(blocks):
-            strides = 2 if stage > 0 and block == 0 else 1
-            layers += [_block(width, strides), hg.Relu()]
-    return hg.Chain(*layers, hg.GlobalAvgPool(), hg.Dense(10))
-
-
-def _block(width: int, strides: int) -> hg.Residual:
-    body = hg.Chain(_conv(width, strides), hg.BatchNorm(), hg.Relu(), _conv(width), hg.BatchNorm())
-    projection = hg.Chain(hg.Conv(width, 1, strides, padding=0, use_bias=False), hg.BatchNorm())
-    return hg.Residual(body, None if strides == 1 else projection)
-
-
-def _conv(width: int, strides: int = 1) -> hg.Conv:
-    return hg.Conv(width, 3, strides, padding=1, use_bias=False)
-
-
 CASES = {
     "lenet": Case("LeNet-like, batch 128", hg.models.lenet(dropout=0), (28, 28, 1), 128, 0.005, 1e-4),
     "vgg": Case("VGG-like, batch 64", vgg_like(), (32, 32, 3), 64, 0.0005, 1e-4),
     "vgg_bn": Case("VGG-like with batch norm, batch 64", vgg_like(batch_norm=True), (32, 32, 3), 64, 0.002, 1e-3),
     "alexnet": Case("AlexNet 2012, batch 16", alexnet(), (227, 227, 3), 16, 0.0001, 1e-3, classes=1000),
-    "resnet20": Case("ResNet-20, batch 64", resnet20(), (32, 32, 3), 64, 0.01, 1e-3),
+    "resnet20": Case("ResNet-20, batch 64", hg.models.resnet20(), (32, 32, 3), 64, 0.01, 1e-3),
 }
 
 QUICK_CASES = {
     "lenet": Case("LeNet-like, batch 8", hg.models.lenet(dropout=0), (28, 28, 1), 8, 0.01, 1e-4),
     "vgg_bn": Case("VGG-like of an eighth of the width, batch 8", vgg_like(True, (8, 16)), (16, 16, 3), 8, 0.01, 1e-3),
-    "resnet20": Case("ResNet-8, batch 8", resnet20(blocks=1), (32, 32, 3), 8, 0.01, 1e-3),
+    "resnet20": Case("ResNet-8, batch 8", hg.models.cifar_resnet(1), (32, 32, 3), 8, 0.01, 1e-3),
 }

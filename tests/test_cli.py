@@ -1,5 +1,6 @@
 """The command line, called in process: what it prints, its exit codes, its files, and its errors of one line."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 import handgrad as hg
+from handgrad import models
 from handgrad.cli import fresh_run_dir, main
 from handgrad.cli.planted import ERRORS, plant
-from handgrad.cli.train import GRADIENTS
+from handgrad.cli.train import GRADIENTS, net_of
 from handgrad.models import NAMES, by_name
 from handgrad.training import checkpoint
 
@@ -281,6 +283,55 @@ def test_summary(capsys):
     assert total[:5] == ["total", "batch", "of", "2", "857,738"]
     assert main(["summary", "--model", "digits_cnn"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[4] == "79,626"
+
+
+def test_summary_of_alexnet_has_every_layer_and_the_exact_total(capsys):
+    assert main(["summary", "--model", "alexnet"]) == 0
+    header, *rows, total = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert header[:4] == ["layer", "kind", "output", "parameters"]
+    assert [row[0] for row in rows if row[3] != "-"] == [
+        *(f"conv{i}" for i in range(1, 6)),
+        "dense1",
+        "dense2",
+        "dense3",
+    ]
+    assert rows[0][:5] == ["conv1", "Conv", "55x55x96", "34,944", "105,415,200"]
+    assert rows[4][:5] == ["conv2", "Conv", "27x27x256", "307,456", "223,948,800"]
+    assert sum(int(row[3].replace(",", "")) for row in rows if row[3] != "-") == 60_965_224
+    assert total[:6] == ["total", "batch", "of", "1", "60,965,224", "724,406,816"]
+
+
+def test_summary_takes_another_shape_and_number_of_classes(capsys):
+    assert main(["summary", "--model", "alexnet", "--in-shape", "99x99x3", "--classes", "10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[2] == "23x23x96" and lines[-2].split()[:4] == ["dense3", "Dense", "10", "40,970"]
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_net_has_a_summary_at_its_own_shape(name, capsys):
+    assert main(["summary", "--model", name]) == 0
+    classes = "1000" if models.IN_SHAPES[name][0] > 200 else "10"
+    assert capsys.readouterr().out.splitlines()[-2].split()[2] == classes
+
+
+@pytest.mark.parametrize(("size", "padding"), [(28, 2), (32, 0)])
+def test_lenet5_gets_its_margin_on_mnist(size, padding):
+    images = np.zeros((1, size, size, 1), np.uint8)
+    dataset = hg.data.Dataset(images, np.zeros(1), images, np.zeros(1), tuple("0123456789"))
+    net = net_of(argparse.Namespace(model="lenet5", dropout=None, data="mnist"), dataset)
+    assert net == models.lenet5(padding=padding)
+
+
+@pytest.mark.slow
+def test_a_long_net_goes_by_its_name(tmp_path, capsys):
+    run = ["--epochs", "1", "--batch-size", "600", "--no-progress", "--no-figures", "--no-check"]
+    assert main(["train", "--model", "resnet20", *run, "--run-dir", str(tmp_path / "run")]) == 0
+    assert "net    resnet20, 272,186 parameters" in capsys.readouterr().out
+
+
+def test_a_bias_error_is_planted_where_there_is_a_bias():
+    assert plant(models.cifar_resnet(1), "bias")[1] == "dense1"
+    assert plant(models.cifar_resnet(1), "sign")[1] == "stage1/residual1/body/conv1"
 
 
 def test_alone_it_prints_its_help(capsys):

@@ -15,8 +15,6 @@ from handgrad.insight import summary as summary_of
 from handgrad.layers.container import Chain
 from handgrad.losses import SoftmaxCrossEntropy
 
-IN_SHAPES = {"digits_cnn": (8, 8, 1)}  # 28x28x1 for the others
-
 
 def check(options: argparse.Namespace) -> int:
     """Print the gradient check; the exit code, 1 where something is wrong."""
@@ -48,6 +46,7 @@ def _layer_by_layer(net: Chain, params: dict, state: dict, in_shape: tuple[int, 
 
 def summary(options: argparse.Namespace) -> int:
     """Print the table of a net's layers."""
-    in_shape = options.in_shape or IN_SHAPES.get(options.model, (28, 28, 1))
-    print(summary_of(models.by_name(options.model), in_shape, options.batch))
+    given = {} if options.classes is None else {"classes": options.classes}
+    net = models.by_name(options.model, **given)
+    print(summary_of(net, options.in_shape or models.IN_SHAPES[options.model], options.batch))
     return 0

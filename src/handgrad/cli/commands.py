@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import handgrad
 from handgrad.benchmark import SECTIONS
 from handgrad.cli.bench import bench
-from handgrad.cli.check import IN_SHAPES, check, summary
+from handgrad.cli.check import check, summary
 from handgrad.cli.planted import ERRORS
 from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
 from handgrad.models import NAMES
@@ -128,8 +128,15 @@ def _add_check(commands: Any) -> None:
 def _add_summary(commands: Any) -> None:
     command = _command(commands, "summary", summary, "list a net's layers, parameters, multiply-adds and kept bytes")
     command.add_argument("--model", choices=NAMES, default="lenet", help="which net (%(default)s)")
-    own = ", ".join(f"{','.join(map(str, shape))} for {name}" for name, shape in IN_SHAPES.items())
-    command.add_argument("--in-shape", metavar="H,W,C", type=in_shape, help=f"of one image (28,28,1; {own})")
+    command.add_argument(
+        "--in-shape",
+        metavar="HxWxC",
+        type=in_shape,
+        help="of one image (that of the net's paper, such as 28x28x1 for lenet and 227x227x3 for alexnet)",
+    )
+    command.add_argument(
+        "--classes", metavar="N", type=at_least(1), help="how many outputs (the net's own, 10 or 1000)"
+    )
     command.add_argument("--batch", metavar="N", type=at_least(1), default=1, help="how many images (%(default)s)")
 
 
@@ -200,7 +207,7 @@ def between(least: float, end: float = float("inf")) -> Callable[[str], float]:
 
 
 def in_shape(text: str) -> tuple[int, ...]:
-    """A shape such as 28,28,1."""
+    """A shape such as 28x28x1 or 28,28,1."""
     sizes = text.replace("x", ",").split(",")
     if not all(size.isascii() and size.isdigit() and int(size) > 0 for size in sizes):
         raise argparse.ArgumentTypeError(f"must be positive sizes such as 28,28,1, got {text!r}")

@@ -42,14 +42,14 @@ class Planted(Wrapped):
 
 
 def plant(net: Chain, error: str) -> tuple[Chain, str]:
-    """The net with an error in its second layer that has a kernel, or in its only one, and that layer's name.
+    """The net with an error in its second layer that can have it, or in its only one, and that layer's name.
 
     Example:
         >>> import handgrad as hg
         >>> plant(hg.Chain(hg.Dense(4), hg.Relu(), hg.Dense(2)), "sign")[1]
         'dense2'
     """
-    places = [path for path, layer in leaf_layers(net) if isinstance(layer, Affine)]
-    place = places[:2][-1]
+    layers = [(path, layer) for path, layer in leaf_layers(net) if isinstance(layer, Affine)]
+    place = [path for path, layer in layers if error != "bias" or getattr(layer, "use_bias", True)][:2][-1]
     wrong = wrap_leaves(lambda layer, path: Planted(layer, path, error) if path == place else layer, net)
     return cast(Chain, wrong), place  # other leaves leave a chain a chain

@@ -18,6 +18,7 @@ from handgrad.optimizers import adam, adamw, momentum, sgd
 from handgrad.training import fit, init_train_state, make_train_step
 
 CHECKED = 4  # images of a gradient check
+LONG = 300  # letters of a net, above which its name has to do
 OFF_THE_KINK = 0.05  # biases of 0 put units that see nothing but black exactly on the kink of a ReLU
 
 
@@ -64,7 +65,8 @@ def train(options: argparse.Namespace) -> int:
     train_state = init_train_state(net, optimizer, jax.random.key(options.seed), x.shape[1:])
     shape, parameters = "x".join(map(str, x.shape[1:])), summary(net, x.shape[1:]).parameters
     print(f"data   {options.data}: {len(x):,} training and {len(test_x):,} test images of {shape}")
-    print(f"net    {net}, {parameters:,} parameters\n")
+    text = str(net) if len(str(net)) <= LONG else options.model
+    print(f"net    {text}, {parameters:,} parameters\n")
     if options.check:
         report = check(objective, train_state.params, train_state.state, x, y)
         print(f"{report}\n", flush=True)
@@ -110,8 +112,10 @@ def load(options: argparse.Namespace) -> data.Dataset:
 
 def net_of(options: argparse.Namespace, dataset: data.Dataset) -> Chain:
     """The net that the options name, or the data set's own."""
-    given = {"dropout": options.dropout} if options.dropout is not None else {}
+    given: dict[str, Any] = {"dropout": options.dropout} if options.dropout is not None else {}
     name = options.model or DEFAULTS[options.data].model
+    if name == "lenet5" and dataset.train_x.shape[1:3] == (28, 28):
+        given["padding"] = 2  # the margin that makes the paper's 32x32 of them
     return models.by_name(name, classes=len(dataset.classes), **given)
 
 
