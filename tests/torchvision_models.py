@@ -42,8 +42,9 @@ def model(make: Any, width: float = 1.0, classes: int = 1000, seed: int = 0, **s
     torch.manual_seed(seed)
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.running_var, 0.5, 2)
-            nn.init.normal_(layer.running_mean)
+            statistics: Any = layer  # which may be None where a batch norm tracks none
+            nn.init.uniform_(statistics.running_var, 0.5, 2)
+            nn.init.normal_(statistics.running_mean)
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias)
         elif isinstance(layer, nn.Conv2d | nn.Linear):
