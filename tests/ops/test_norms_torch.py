@@ -34,6 +34,11 @@ def drawn(seed, shape):
     return [x, drawn_array(seed + 2, channels), drawn_array(seed + 3, channels)]
 
 
+def enough(*sizes):
+    """Whether a set has more than two numbers: one is always 0, two are -1 and 1, and their dx is all rounding."""
+    return np.prod([np.prod(size) for size in sizes]) > 2
+
+
 def compare(name, fn, arrays, **settings):
     """Our op against torch's fn of (x, scale, bias), whose x has channels behind the batch axis."""
     x, scale, bias = arrays
@@ -48,9 +53,8 @@ def test_batch_norm(examples):
         arrays = drawn(seed, (n, *spatial, c))
         compare("batch_norm", lambda x, s, b: F.batch_norm(x, None, None, s, b, True, eps=eps), arrays, eps=eps)
 
-    # torch refuses one number a channel
     cases = st.tuples(SEEDS, st.integers(1, 5), SPATIAL, st.integers(1, 5), EPS)
-    for_drawn(examples, cases.filter(lambda case: case[1] * np.prod(case[2]) > 1), check)
+    for_drawn(examples, cases.filter(lambda case: enough(case[1], case[2])), check)
 
 
 @TIERS
@@ -76,7 +80,7 @@ def test_batch_norm_over_masked_examples_is_torch_s_over_the_others(examples):
         assert_equal([np.asarray(g) for g in got], [last(want[0]), last(want[1]), *want[2:]])
         assert not np.asarray(dx)[~mask].any()
 
-    cases = st.tuples(SEEDS, st.integers(3, 7), SPATIAL, st.integers(1, 4), EPS, st.booleans())
+    cases = st.tuples(SEEDS, st.integers(4, 7), SPATIAL, st.integers(1, 4), EPS, st.booleans())
     for_drawn(examples, cases, check)
 
 
@@ -128,7 +132,8 @@ def test_layer_norm(examples):
         want = theirs(lambda x, s, b: F.layer_norm(x, s.shape, s, b, eps), arrays, cotangent)
         assert_equal(ours("layer_norm", arrays, eps=eps), want)
 
-    for_drawn(examples, st.tuples(SEEDS, st.lists(st.integers(1, 5), min_size=1, max_size=4), EPS), check)
+    cases = st.tuples(SEEDS, st.lists(st.integers(1, 5), min_size=1, max_size=4), EPS)
+    for_drawn(examples, cases.filter(lambda case: enough(case[1][-1])), check)
 
 
 @TIERS
@@ -139,7 +144,7 @@ def test_group_norm(examples):
         compare("group_norm", lambda x, s, b: F.group_norm(x, groups, s, b, eps), arrays, num_groups=groups, eps=eps)
 
     cases = st.tuples(SEEDS, st.integers(1, 3), SPATIAL, st.integers(1, 3), st.integers(1, 3), EPS)
-    for_drawn(examples, cases.filter(lambda case: case[1] * np.prod(case[2]) * case[4] > 1), check)
+    for_drawn(examples, cases.filter(lambda case: enough(case[2], case[4])), check)
 
 
 @TIERS
@@ -150,7 +155,7 @@ def test_instance_norm(examples):
         compare("instance_norm", lambda x, s, b: F.instance_norm(x, None, None, s, b, eps=eps), arrays, eps=eps)
 
     cases = st.tuples(SEEDS, st.integers(1, 3), SPATIAL, st.integers(1, 4), EPS)
-    for_drawn(examples, cases.filter(lambda case: np.prod(case[2]) > 1), check)
+    for_drawn(examples, cases.filter(lambda case: enough(case[2])), check)
 
 
 @TIERS
