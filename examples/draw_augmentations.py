@@ -16,11 +16,12 @@ options = parser.parse_args()
 
 folder = options.fashion_mnist
 images = hg.data.load_fashion_mnist(folder) if folder else hg.data.load_digits()
-y = np.repeat([images.train_y[images.train_y == label][0] for label in (1, 7, 8)], 3)
+y = np.repeat([images.train_y[images.train_y == label][0] for label in (2, 5, 7)], 3)
 x = np.stack([hg.data.normalise(images.train_x[images.train_y == label][0]) for label in y])
-x[:, [0, -1]] = x[:, :, [0, -1]] = 0.3  # a frame, to see the border by
-
 side = x.shape[1]
+if folder:
+    x[:, [0, -1]] = x[:, :, [0, -1]] = 0.3  # a frame, to see the border by
+
 rows = {
     "as it is": lambda key, x, y: (x, y),
     "flip": augment.flip(),
@@ -36,10 +37,13 @@ rows = {
     "mixup": augment.mixup(10, alpha=1.0),
     "composed": augment.compose(augment.flip(), augment.crop(side // 7), augment.cutout(side // 3, value=0.5)),
 }
-figure = Figure(figsize=(6, 8.4), dpi=110, layout="constrained")
-axes = figure.subplots(len(rows), len(x), subplot_kw={"xticks": [], "yticks": []})
-for i, (name, change) in enumerate(rows.items()):
-    axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    for ax, image in zip(axes[i], np.asarray(change(jax.random.key(i), x, y)[0]), strict=True):
-        ax.imshow(image[:, :, 0], cmap="gray", vmin=0, vmax=1)
+drawn = [change(jax.random.key(i), x, y)[0] for i, change in enumerate(rows.values())]
+tiles = np.pad(np.stack(drawn)[..., 0], ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=1)  # (rows, images, H, W)
+sheet = np.block([list(row) for row in tiles])
+figure = Figure(
+    figsize=(sheet.shape[1] / side * 0.56, sheet.shape[0] / side * 0.56)
+)  # 2 dots a pixel of 28, at 100 dpi
+ax = figure.add_axes((0, 0, 1, 1), frame_on=False, xticks=[])
+ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+ax.set_yticks((np.arange(len(rows)) + 0.5) * (side + 2) - 0.5, list(rows))
 print("drawn to", hg.viz.save(figure, options.out))

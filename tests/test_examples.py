@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def output_of(name):
+def output_of(name, *arguments):
     """What a script prints, with warnings as errors, in the environment of a user: no x64, no strict promotion."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
     run = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / name)],
+        [sys.executable, "-W", "error", str(ROOT / "examples" / name), *arguments],
         env=env | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
@@ -60,6 +60,12 @@ def test_custom_layer_is_checked_caught_and_trained():
     assert re.search(r"^beta .* -$", wrong, re.MULTILINE)
     assert "WRONG: 1 of 2 leaves disagree; look first at swish (HalfSwish)" in wrong
     assert numbers(r"test accuracy ([\d.]+) %", training)[-1] > 85
+
+
+@pytest.mark.slow
+def test_augmentations_are_drawn(tmp_path):
+    assert output_of("draw_augmentations.py", "--out", str(tmp_path / "augment.png")).startswith("drawn to")
+    assert (tmp_path / "augment.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_example_is_in_the_readme():
