@@ -113,13 +113,16 @@ def test_logits_and_gradients_are_those_of_torchvision(name, training, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet18", "resnet50"])
 def test_a_net_of_full_width_computes_what_torchvision_computes(name):
-    """In float32 and inference, on one small image, for the weights alone take half a gigabyte."""
+    """In inference, on one small image, for the weights alone take a gigabyte.
+
+    In float64: over so many units some lie so near the kink of a ReLU that float32 rounds them to the other side, which
+    moves a gradient by more than rounding (in vgg16 by 0.7 % here).
+    """
     net, model, in_shape = pair(name, width=1, classes=1000)
-    (logits, mine, _), (want, theirs) = logits_and_gradients(net, model, in_shape, False, jnp.float32, batch=1)
-    close(logits, want, 1e-5)
-    largest = max(float(grad.abs().max()) for grad in theirs.values())
+    (logits, mine, _), (want, theirs) = logits_and_gradients(net, model, in_shape, False, jnp.float64, batch=1)
+    close(logits, want, 1e-10)
     for tensor in theirs:
-        close(mine[tensor], theirs[tensor], 1e-4, least=largest / 100, name=tensor)
+        close(mine[tensor], theirs[tensor], 1e-10, name=tensor)
 
 
 def test_running_statistics_move_as_in_torch_but_for_the_unbiased_variance():
