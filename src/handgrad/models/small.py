@@ -39,8 +39,8 @@ def fashion_cnn(classes: int = 10) -> Chain:
 
     93,546 parameters at 28x28x1 and 10 classes. docs/fashion_mnist.md has what it reaches on Fashion-MNIST.
 
-    Source: after Simonyan and Zisserman, 2014 (3x3 convolutions), Ioffe and Szegedy, 2015 (batch norm), and Lin, Chen and
-    Yan, 2013 (the mean over all places).
+    Source: after Simonyan and Zisserman, 2014 (3x3 convolutions), Ioffe and Szegedy, 2015 (batch norm), and Lin, Chen
+    and Yan, 2013 (the mean over all places).
 
     Example:
         >>> [name for name, _ in fashion_cnn().items()][-2:]
