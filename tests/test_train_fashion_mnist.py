@@ -54,7 +54,7 @@ def test_trains_on_made_images_and_goes_on_where_it_was_stopped(tmp_path, net):
     assert f"{net} net" in first and "trained 5 steps" in first
     resumed = run_in(tmp_path, *options, "--epochs", "2", "--resume")
     assert "trained 10 steps" in resumed
-    accuracy_of(first), accuracy_of(resumed)
+    assert accuracy_of(first) >= 0 and accuracy_of(resumed) >= 0
 
 
 def test_learns_the_real_images(tmp_path, data_dir):

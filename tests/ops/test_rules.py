@@ -1,5 +1,7 @@
 """ops/rules.py: masks, keywords and errors of the one call; test_op_contract.py has every op."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def test_a_mask_has_a_gradient_of_float0():
 
 
 def test_winners_have_a_gradient_of_float0():
-    settings = {"window": 3, "strides": 2}
+    settings: dict[str, Any] = {"window": 3, "strides": 2}
     x, dy = draw([(2, 5, 6, 2)] * 2)
     pooled, winner = ops.max_pool_forward(x, **settings)
     dx, dwinner = ops.vjp("max_unpool", pooled, winner, output_size=(5, 6), **settings)[1](dy)
