@@ -178,7 +178,7 @@ class ConvTranspose(Affine):
     Example:
         >>> layer = ConvTranspose(8, 4, strides=2)
         >>> params, state = layer.init(jax.random.key(0), (14, 14, 16))
-        >>> jax.tree.map(jnp.shape, params), layer.apply(params, jnp.ones((1, 14, 14, 16))).shape
+        >>> jax.tree.map(jnp.shape, params), layer.apply(params, jnp.ones((1, 14, 14, 16), "float32")).shape
         ({'bias': (8,), 'kernel': (4, 4, 16, 8)}, (1, 28, 28, 8))
     """
 
