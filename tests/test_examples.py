@@ -1,30 +1,15 @@
 """Each example runs as its reader runs it, in a process of its own, and its output says what its docstring promises."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from scripts import ROOT, run_example
 
 
 def output_of(name, *arguments):
-    """What a script prints, with warnings as errors, in the environment of a user: no x64, no strict promotion."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
-    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
-    run = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / name), *arguments],
-        env=env | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    """What a script prints, once it has nothing to complain of."""
+    run = run_example(name, *arguments)
     assert run.stderr == ""
     return run.stdout
 

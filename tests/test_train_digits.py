@@ -2,28 +2,14 @@
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from scripts import run_example
 
 
 def run_in(folder, *options):
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
-    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / "train_digits.py"), *options],
-        env=env | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=600,
-        check=True,
-    )
+    return run_example("train_digits.py", *options, cwd=folder)
 
 
 @pytest.mark.slow

@@ -1,32 +1,18 @@
 """examples/train_fashion_mnist.py as its reader runs it: on made files, stopped and resumed, and on the real ones."""
 
-import os
 import re
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from scripts import run_example
+
 pytestmark = pytest.mark.slow
 
 
 def run_in(folder, *options):
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
-    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / "train_fashion_mnist.py"), *options],
-        env=env | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=900,
-        check=True,
-    ).stdout
+    return run_example("train_fashion_mnist.py", *options, cwd=folder).stdout
 
 
 def accuracy_of(output):

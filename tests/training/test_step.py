@@ -7,7 +7,14 @@ import pytest
 
 from handgrad.gradient import Objective
 from handgrad.layers import BatchNorm, Chain, Dense, Dropout, Flatten, Relu
-from handgrad.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from handgrad.losses import (
+    BinaryCrossEntropy,
+    Focal,
+    KLDivergence,
+    MeanSquaredError,
+    NegativeLogLikelihood,
+    SoftmaxCrossEntropy,
+)
 from handgrad.optimizers import momentum, sgd
 from handgrad.training import init_train_state, make_train_step
 
@@ -131,7 +138,15 @@ def test_ignored_labels_do_not_count_in_the_accuracy():
 
 
 @pytest.mark.parametrize(
-    "loss, classes", [(SoftmaxCrossEntropy(), True), (BinaryCrossEntropy(), True), (MeanSquaredError(), False)]
+    "loss, classes",
+    [
+        (SoftmaxCrossEntropy(), True),
+        (Focal(), True),
+        (NegativeLogLikelihood(), True),
+        (KLDivergence(), True),
+        (BinaryCrossEntropy(), True),
+        (MeanSquaredError(), False),
+    ],
 )
 def test_accuracy_is_of_classes_only(loss, classes):
     net = Chain(Flatten(), Dense(3))

@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
-from handgrad.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
+from handgrad.losses import BinaryCrossEntropy, Focal, KLDivergence, Loss, NegativeLogLikelihood, SoftmaxCrossEntropy
 from handgrad.metrics import accuracy
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
+
+# the losses whose labels are classes, soft ones too
+OF_CLASSES = SoftmaxCrossEntropy | Focal | NegativeLogLikelihood | KLDivergence | BinaryCrossEntropy
 
 
 def evaluate(
@@ -102,7 +105,7 @@ def right(loss: Loss | None, logits: Array, y: Array) -> tuple[Array, Array]:
     Labels are classes if they are ints (n,), or (n, K) as the logits and the loss is None or one of classes. Where
     they are not, NaN stands in the place of 1 and 0.
     """
-    soft = y.ndim == 2 and (loss is None or isinstance(loss, SoftmaxCrossEntropy | BinaryCrossEntropy))
+    soft = y.ndim == 2 and (loss is None or isinstance(loss, OF_CLASSES))
     ints = y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer)
     if logits.ndim != 2 or not (soft or ints):
         return jnp.full(logits.shape[0], jnp.nan, jnp.float32), jnp.ones(logits.shape[0], bool)

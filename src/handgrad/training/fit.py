@@ -59,7 +59,7 @@ def fit(
         epochs: how often to go through the data, in all: a resumed run does what is left of them.
         seed: of the order of the examples, which is a function of (seed, epoch), and of augmentation.
         validation: (x, y) to evaluate on after each epoch.
-        augment: (key, x, y) -> (x, y) on each batch; jit it if it is written in JAX.
+        augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`; jit your own if it is in JAX.
         run_dir: folder for metrics.jsonl (a line of JSON for each step and epoch) and checkpoints/step_XXXXXXXX.npz
             (one an epoch, the newest three are kept).
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.

@@ -126,7 +126,7 @@ def make_train_step(
     Returns:
         step(train_state, x, y, weights=None) -> (train_state, Metrics): x (N, ...), y as the loss wants it, and one
         weight an example (N,), which counts in the accuracy too. Accuracy is NaN where the labels are no classes:
-        neither int labels (N,), nor soft labels (N, K) of `SoftmaxCrossEntropy` or `BinaryCrossEntropy`.
+        neither int labels (N,), nor soft labels (N, K) of a loss of classes, such as `SoftmaxCrossEntropy`.
 
     Raises:
         TypeError: objective is no Objective, or optimizer no (init, update) pair.
