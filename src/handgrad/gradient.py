@@ -77,9 +77,10 @@ class Objective:
         """
         logits, new_state = self.net.apply_train(params, x, state, key)
         loss = self.loss(logits, y, weights)
-        return loss + self._penalty(params, loss.dtype), Aux(logits, new_state)
+        return loss + self.penalty(params, loss.dtype), Aux(logits, new_state)
 
-    def _penalty(self, params: Params, dtype: Any) -> Array:
+    def penalty(self, params: Params, dtype: Any) -> Array:
+        """λ times the sum of the squares of all kernels, a scalar of that dtype."""
         squares = [jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in jax.tree.leaves(_kernels(params))]
         if not squares or _is_off(self.l2):
             return jnp.zeros((), dtype)
@@ -129,8 +130,8 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
         logits, new_state, residuals = objective.net.forward(params, x, state, key)
         loss, dlogits = objective.loss.value_and_grad(logits, y, weights)
         dx, dparams = objective.net.backward(params, residuals, dlogits)
-        grads = (_with_penalty(dparams, params, objective.l2), dx)
-        loss = loss + objective._penalty(params, loss.dtype)
+        grads = (with_penalty(dparams, params, objective.l2), dx)
+        loss = loss + objective.penalty(params, loss.dtype)
         chosen = tuple(grads[number] for number in wanted)
         return (loss, Aux(logits, new_state)), chosen[0] if isinstance(argnums, int) else chosen
 
@@ -179,7 +180,7 @@ def _is_off(l2: float | Array) -> bool:
     return isinstance(l2, int | float) and l2 == 0
 
 
-def _with_penalty(dparams: Any, params: Params, l2: float | Array) -> Any:
+def with_penalty(dparams: Any, params: Params, l2: float | Array) -> Any:
     """The gradients, with 2 λ W added for kernels."""
     if _is_off(l2):
         return dparams

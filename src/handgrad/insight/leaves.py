@@ -1,13 +1,13 @@
 """The leaf layers of a net by their path, and the net with each of them wrapped: how the tools look inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
-from handgrad.layers.container import Container, map_layers
+from handgrad.layers.container import Container, entry
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
 
 
@@ -41,23 +41,67 @@ class Wrapped(Layer):
         return self.layer.backward(params, residuals, dy)
 
 
+def is_open(layer: Layer) -> bool:
+    """Whether a layer is a container that hands dy down to its children itself.
+
+    A container without a backward of its own is differentiated whole, by jax.vjp, and is looked at as one layer.
+    """
+    return isinstance(layer, Container) and type(layer).backward is not Layer.backward
+
+
+def is_by_hand(layer: Layer) -> bool:
+    """Whether a leaf has a backward of its own; where it has none, `Layer` derives one by jax.vjp."""
+    inner = layer.layer if isinstance(layer, Wrapped) else layer
+    return type(inner).backward is not Layer.backward
+
+
 def leaf_layers(net: Layer) -> list[tuple[str, Layer]]:
-    """(path, layer) of each layer that is no container, in order; a path is names with slashes, `residual1/body`."""
-    return _below(net, "") if isinstance(net, Container) else [(net.name or net.kind, net)]
+    """(path, layer) of each leaf layer, in order; a path is names with slashes, `residual1/body/conv1`.
+
+    Raises:
+        ValueError: two leaves of one path, as names with slashes of their own can make them.
+    """
+    return list(by_path(net, net, lambda tree, name: dict(tree.items())[name]).items())
+
+
+def by_path(net: Layer, tree: Any, child: Callable[[Any, str], Any] = entry) -> dict[str, Any]:
+    """What a tree by layer name, such as params, has for each leaf layer, by the leaf's path and in order.
+
+    Args:
+        net: whose leaves.
+        tree: nested as the net's containers are.
+        child: (tree, name) -> the part of it that belongs to a child; () where a dict has none.
+    """
+    if not is_open(net):
+        return {net.name or net.kind: tree}
+    found: dict[str, Any] = {}
+    for path, value in _below(net, tree, child, ""):
+        if path in found:
+            raise ValueError(f"{type(net).__name__}: two layers have the path {path!r}; name one of them otherwise")
+        found[path] = value
+    return found
+
+
+def _below(net: Layer, tree: Any, child: Callable[[Any, str], Any], path: str) -> Iterator[tuple[str, Any]]:
+    if not is_open(net):
+        yield path, tree
+        return
+    for name, layer in cast(Container, net).items():
+        yield from _below(layer, child(tree, name), child, f"{path}/{name}" if path else name)
 
 
 def wrap_leaves(wrap: Callable[[Layer, str], Layer], net: Layer) -> Layer:
     """The net with wrap(layer, path) in the place of each leaf layer, under the old names."""
     paths = iter([path for path, _ in leaf_layers(net)])
-    return map_layers(lambda layer: wrap(layer, next(paths)), net)
+
+    def wrapped(layer: Layer) -> Layer:
+        if isinstance(layer, Container) and is_open(layer):
+            return layer.with_layers([wrapped(child) for _, child in layer.items()])
+        return wrap(layer, next(paths))
+
+    return wrapped(net)
 
 
 def path_text(path: tuple) -> str:
     """A pytree path as names with slashes: `conv1/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _below(net: Layer, path: str) -> list[tuple[str, Layer]]:
-    if not isinstance(net, Container):
-        return [(path, net)]
-    return [leaf for name, layer in net.items() for leaf in _below(layer, f"{path}/{name}" if path else name)]

@@ -1,0 +1,140 @@
+"""The chain rule laid open: a backward pass by hand, and for each leaf layer what went in, came out and was kept.
+
+Every leaf is wrapped in a `Tap`, whose backward answers with all it saw in the place of dparams alone; containers hand
+that up under the layer's name as they hand up gradients. Nothing is written down on the side, so it runs under jit,
+vmap and grad.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from handgrad.gradient import Aux, Objective, with_penalty
+from handgrad.insight.leaves import Wrapped, by_path, is_open, wrap_leaves
+from handgrad.layers.container import Container, entry
+from handgrad.layers.layer import Array, Layer, Params, Residuals, State
+
+
+class Seen(NamedTuple):
+    """What one leaf layer met in a forward and a backward pass over a batch.
+
+    Attributes:
+        params: its parameters; () where it has none.
+        x: its input (N, ...).
+        y: its output (N, ...).
+        dy: the gradient of the loss in y, which came down to it.
+        dx: the gradient of the loss in x, which it hands on.
+        dparams: the gradient of the loss in its parameters, summed over the batch; without the objective's penalty.
+        residuals: what its forward kept for its backward.
+        state: its state before the pass, such as running statistics.
+        key: its own key, or None.
+    """
+
+    params: Any
+    x: Array
+    y: Array
+    dy: Array
+    dx: Array
+    dparams: Any
+    residuals: Any
+    state: Any
+    key: Array | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Carries a `Seen` up through the containers. No pytree, so that a container that would add gradients fails."""
+
+    seen: Seen
+
+
+@dataclass(frozen=True, repr=False)
+class Tap(Wrapped):
+    """Computes what the wrapped layer does; its backward gives (dx, Answer) in the place of (dx, dparams)."""
+
+    def forward(
+        self, params: Params, x: Array, state: State = (), key: Array | None = None
+    ) -> tuple[Array, State, Residuals]:
+        """The layer's forward, keeping also its input, its output, and what else it was given."""
+        y, new_state, residuals = self.layer.forward(params, x, state, key)
+        return y, new_state, {"x": x, "y": y, "state": state, "key": key, "own": residuals}
+
+    def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
+        """The layer's backward, and beside dx all that was seen."""
+        dx, dparams = self.layer.backward(params, residuals["own"], dy)
+        r = residuals
+        return dx, Answer(Seen(params, r["x"], r["y"], dy, dx, dparams, r["own"], r["state"], r["key"]))
+
+
+class Opened(NamedTuple):
+    """A gradient by hand and how it came about.
+
+    Attributes:
+        loss: of the objective.
+        aux: logits and new state.
+        grads: the gradient in the parameters, as `hg.value_and_grad` gives it.
+        dx: the gradient in the input.
+        layers: a `Seen` for each leaf layer by its path, `residual1/body/conv1`. Jit sorts a dict; the order of the
+            layers is that of `leaf_layers(net)`.
+    """
+
+    loss: Array
+    aux: Aux
+    grads: Any
+    dx: Array
+    layers: dict[str, Seen]
+
+
+def opened(objective: Objective, loss_value_and_grad: Callable | None = None) -> Callable:
+    """The gradient by hand with every step of the chain rule laid open.
+
+    Args:
+        objective: what is differentiated.
+        loss_value_and_grad: (logits, y) -> loss, dlogits in place of the loss's own, as per-example tools need it.
+
+    Returns:
+        A function of (params, x, y, state=(), key=None) that gives an `Opened`.
+
+    Raises:
+        ValueError: two leaves of one path.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, handgrad as hg
+        >>> net = hg.Chain(hg.Dense(3), hg.Relu())
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
+        >>> seen = opened(objective)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state).layers
+        >>> {name: layer.dy.shape for name, layer in seen.items()}
+        {'dense1': (4, 3), 'relu1': (4, 3)}
+    """
+    net, loss_value_and_grad = objective.net, loss_value_and_grad or objective.loss.value_and_grad
+    tapped = wrap_leaves(Tap, net)
+
+    def by_hand(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Opened:
+        every = with_every_leaf(net, params)
+        logits, new_state, residuals = tapped.forward(every, x, state, key)
+        loss, dlogits = loss_value_and_grad(logits, y)
+        dx, tree = tapped.backward(every, residuals, dlogits)
+        layers = {path: answer.seen for path, answer in by_path(net, tree).items()}
+        grads = with_penalty(_dparams(net, tree, params), params, objective.l2)
+        loss = loss + objective.penalty(params, loss.dtype)
+        return Opened(loss, Aux(logits, new_state), grads, dx, layers)
+
+    return by_hand
+
+
+def with_every_leaf(net: Layer, params: Params) -> Any:
+    """Params with an entry for each leaf, () where it has none: containers hand up gradients by the names in params."""
+    if not is_open(net):
+        return params
+    return {name: with_every_leaf(layer, entry(params, name)) for name, layer in cast(Container, net).items()}
+
+
+def _dparams(net: Layer, tree: Any, params: Params) -> Any:
+    """The gradients alone, in the structure of params."""
+    if not is_open(net):
+        return tree.seen.dparams
+    layers = dict(cast(Container, net).items())
+    if not isinstance(params, Mapping):
+        return params
+    return {name: _dparams(layers[name], tree[name], params[name]) for name in params}
