@@ -269,3 +269,16 @@ def test_draw_run_writes_all_figures(tmp_path):
     assert all(path.parent == tmp_path / "figures" and path.stat().st_size > 2000 for path in paths)
     dense = {"dense1": {"kernel": np.ones((64, 4))}}
     assert len(viz.draw_run(tmp_path, dense, x, y, logits, CLASSES[:4])) == 3
+
+
+def test_the_description_goes_into_the_file(tmp_path):
+    ax = FIGURES["confusion"](None)
+    assert viz.alt_text(ax) == "Confusion matrix of 10 classes. 10 of 10 right"
+    assert "Confusion matrix of 10 classes" in viz.save(ax, tmp_path / "a.svg").read_text()
+    assert b"Confusion matrix of 10 classes" in viz.save(ax, tmp_path / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_in_words_what_it_shows(name):
+    ax = FIGURES[name](None)
+    assert len(str(ax.get_label()).split()) > 1 and ax.get_title() in viz.alt_text(ax)

@@ -5,11 +5,11 @@ to a file. No pyplot and no rcParams: nothing global changes, and no display is 
 text and lines of middle tones that can be read on white paper as on a dark page.
 """
 
-from handgrad.viz.canvas import save
+from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.run import draw_run
 from handgrad.viz.wrong import wrong
 
-__all__ = ["confusion", "confusion_text", "draw_run", "kernels", "learning_curve", "save", "wrong"]
+__all__ = ["alt_text", "confusion", "confusion_text", "draw_run", "kernels", "learning_curve", "save", "wrong"]

@@ -3,7 +3,7 @@
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +52,28 @@ def without_axis(ax: "Axes") -> None:
     ax.spines[:].set_visible(False)
 
 
+def described(ax: "Axes", text: str) -> "Axes":
+    """The Axes, with what is drawn on them in words, for those who cannot see it; `alt_text` adds the finding."""
+    ax.set_label(text)
+    return ax
+
+
+def alt_text(ax: "Axes") -> str:
+    """What a figure shows, in words: what is drawn, and its title, the finding. For the alt attribute of its picture.
+
+    Args:
+        ax: what a function of `handgrad.viz` gave.
+
+    Example:
+        >>> from handgrad import viz
+        >>> viz.alt_text(viz.confusion([[3, 0], [1, 2]], ["cat", "dog"]))
+        'Confusion matrix of 2 classes. 5 of 6 right; most often dog is taken for cat (1)'
+    """
+    return ". ".join(filter(None, (str(ax.get_label()), ax.get_title())))
+
+
 def save(figure_or_axes: "Figure | Axes", path: str | os.PathLike[str]) -> Path:
-    """Write a figure to a file.
+    """Write a figure to a file; PNG and SVG files carry its description too, that of the Axes where Axes are given.
 
     Args:
         figure_or_axes: a Figure, or any Axes of it.
@@ -71,5 +91,7 @@ def save(figure_or_axes: "Figure | Axes", path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure: Any = figure_or_axes.figure  # that of Axes may be a part of one, whose figure is the whole
-    figure.figure.savefig(path, bbox_inches="tight")
+    words = {} if not hasattr(figure_or_axes, "get_title") else {"Description": alt_text(cast("Axes", figure_or_axes))}
+    metadata = words if path.suffix in (".png", ".svg") else {}
+    figure.figure.savefig(path, bbox_inches="tight", metadata=metadata)
     return path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handgrad.insight.report import table
-from handgrad.viz.canvas import canvas
+from handgrad.viz.canvas import canvas, described
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def confusion(matrix: Any, classes: Sequence[str], ax: "Axes | None" = None) -> 
     ax.set_yticks(np.arange(k + 1) - 0.5, minor=True)
     ax.grid(which="minor", color=ax.xaxis.label.get_color(), linewidth=0.4, alpha=0.5)
     ax.tick_params(which="minor", length=0)
-    return ax
+    return described(ax, f"Confusion matrix of {k} classes")
 
 
 def confusion_text(matrix: Any, classes: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from handgrad.insight.leaves import path_text
-from handgrad.viz.canvas import INK, canvas, without_axis
+from handgrad.viz.canvas import INK, canvas, described, without_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def kernels(params_or_kernel: Any, layer: str | None = None, ax: "Axes | None" =
         bar.ax.tick_params(colors=colour, labelsize=8)
         bar.set_label("weight", color=colour, fontsize=9)
         bar.outline.set(color=INK, linewidth=0.5)
-    return ax
+    return described(ax, f"Kernels as small pictures, weights from −{limit:.2g} to {limit:.2g}")
 
 
 def _kernel(given: Any, layer: str | None) -> tuple[str, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handgrad.training.run_folder import history_of
-from handgrad.viz.canvas import BLUE, ORANGE, canvas, matplotlib
+from handgrad.viz.canvas import BLUE, ORANGE, canvas, described, matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,8 @@ def learning_curve(
     _colour(ax, "left", BLUE)
     if "train_accuracy" in history:
         _accuracy(ax, epochs, history)
-    return ax
+    first, last = history["train_loss"][0], history["train_loss"][-1]
+    return described(ax, f"Learning curve, training loss {first:.3g} after the first epoch and {last:.3g} in the end")
 
 
 def _accuracy(ax: "Axes", epochs: np.ndarray, history: History) -> None:

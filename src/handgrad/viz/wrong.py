@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handgrad.viz.canvas import canvas, without_axis
+from handgrad.viz.canvas import canvas, described, without_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def wrong(x: Any, y: Any, predictions: Any, classes: Sequence[str], most: int = 
     verb, part = "is" if len(mistakes) == 1 else "are", f", {len(shown)} of them here" * (len(shown) < len(mistakes))
     arrow = ": predicted → true" if len(shown) else ""
     ax.set_title(f"{len(mistakes) or 'none'} of {len(x)} images {verb} wrong{part}{arrow}")
-    return ax
+    return described(ax, "Wrongly classified images" if len(shown) else "No images")
 
 
 def _caption(predicted: str, true: str) -> str:
