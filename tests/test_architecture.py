@@ -16,6 +16,7 @@ BOTTOM = [
     "data",
     "compile",
     "memory",
+    "mesh",
 ]  # these import nothing of ours
 ORDER = [
     *["ops", *BOTTOM, "layers", "losses", "gradient", "bridge", "insight", "training", "models", "benchmark"],

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import mesh
 from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
 from handgrad.losses import Loss
 
@@ -130,12 +131,26 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
         logits, new_state, residuals = objective.net.forward(params, x, state, key)
         loss, dlogits = objective.loss.value_and_grad(logits, y, weights)
         dx, dparams = objective.net.backward(params, residuals, dlogits)
-        grads = (with_penalty(dparams, params, objective.l2), dx)
+        dparams = with_penalty(dparams, params, objective.l2)
         loss = loss + objective.penalty(params, loss.dtype)
+        grads = mesh.summed((dparams, dx), (params, x))
         chosen = tuple(grads[number] for number in wanted)
         return (loss, Aux(logits, new_state)), chosen[0] if isinstance(argnums, int) else chosen
 
-    return by_hand
+    def anywhere(
+        params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
+    ) -> tuple[tuple[Array, Aux], Any]:
+        args = (params, x, y, state, key, weights)
+        explicit = mesh.explicit_mesh(args)
+        if explicit is None:
+            return by_hand(*args)
+        aux = Aux(mesh.along_batch(x, explicit), mesh.shardings_of(state, explicit))
+        grads = mesh.shardings_of((params, x), explicit)
+        chosen = tuple(grads[number] for number in wanted)
+        out = (mesh.replicated(explicit), aux), chosen[0] if isinstance(argnums, int) else chosen
+        return mesh.on_mesh(by_hand, explicit, out)(*args)
+
+    return anywhere
 
 
 def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
