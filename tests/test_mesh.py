@@ -19,6 +19,7 @@ X, Y = jax.random.normal(jax.random.key(1), (8, 6, 4, 2)), jnp.arange(8) % 3
 PARAMS, STATE = NET.init(jax.random.key(0), X.shape[1:], jnp.float64)
 KEY = jax.random.key(5)
 WEIGHTS = jnp.arange(1.0, 9.0)
+COPY = P()
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +28,15 @@ def alone():
     return jax.jit(jax.value_and_grad(OBJECTIVE, has_aux=True))(PARAMS, X, Y, STATE, KEY, WEIGHTS)
 
 
-def placed(mesh, *, kernels=P()):
-    """Params, dense kernels apart, state and key everywhere; the batch spread over "data"."""
+def placed(mesh, dense_kernel=COPY):
+    """Params, state and key everywhere, but for the first dense kernel; the batch spread over "data"."""
 
     def put(tree, spec):
         return jax.device_put(tree, NamedSharding(mesh, spec))
 
-    params = put(PARAMS, P()) | {
-        "dense1": put(PARAMS["dense1"], P()) | {"kernel": put(PARAMS["dense1"]["kernel"], kernels)}
-    }
-    return params, *put((X, Y), P("data")), *put((STATE, KEY), P()), put(WEIGHTS, P("data"))
+    params = put(PARAMS, COPY)
+    params["dense1"]["kernel"] = put(PARAMS["dense1"]["kernel"], dense_kernel)
+    return params, *put((X, Y), P("data")), *put((STATE, KEY), COPY), put(WEIGHTS, P("data"))
 
 
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
@@ -70,7 +70,7 @@ def test_params_on_no_mesh_with_a_spread_batch_are_copies(alone):
 
 def test_a_dense_kernel_over_a_model_axis_keeps_its_sharding(alone):
     mesh = jax.make_mesh((2, 2), ("data", "model"))
-    args = placed(mesh, kernels=P(None, "model"))
+    args = placed(mesh, P(None, "model"))
     _, grads = found = jax.jit(hg.value_and_grad(OBJECTIVE))(*args)
     chex.assert_trees_all_close(found, alone, rtol=1e-10, atol=1e-14)
     assert grads["dense1"]["kernel"].sharding.spec == P(None, "model")
@@ -95,8 +95,8 @@ def over_devices(gradient, mesh):
         (loss, _), (dparams, dx) = gradient(params, x, y)
         return jax.lax.pmean(loss, "data"), jax.tree.map(lambda g: g / 4, dparams), dx / 4
 
-    specs = {"in_specs": (P(), P("data"), P("data")), "out_specs": (P(), P(), P("data"))}
-    return jax.jit(jax.shard_map(each, mesh=mesh, **specs))
+    outs = (COPY, COPY, P("data"))
+    return jax.jit(jax.shard_map(each, mesh=mesh, in_specs=(COPY, P("data"), P("data")), out_specs=outs))
 
 
 def test_inside_shard_map_the_gradient_is_that_of_one_big_batch():
@@ -121,8 +121,23 @@ def test_without_the_sum_each_device_has_a_gradient_of_its_own():
         _, dparams = layer.backward(params, residuals, loss.value_and_grad(logits, y)[1])
         return dparams["bias"][None], summed(dparams, params)["bias"] / 4
 
-    specs = {"in_specs": (P(), P("data"), P("data")), "out_specs": (P("data"), P())}
-    each, total = jax.shard_map(own, mesh=mesh, **specs)(params, x, Y)
+    spread = jax.shard_map(own, mesh=mesh, in_specs=(COPY, P("data"), P("data")), out_specs=(P("data"), COPY))
+    each, total = spread(params, x, Y)
     wanted = jax.grad(lambda p: loss(layer.apply(p, x), Y))(params)["bias"]
     chex.assert_trees_all_close(total, wanted, rtol=1e-12)
     assert all(abs(device - wanted).max() > 0.01 for device in each) and abs(each[0] - each[1]).max() > 0.01
+
+
+def test_a_bridged_op_and_a_bridged_layer_inside_shard_map():
+    """A custom_vjp must sum a copied array's gradient itself; jax.grad of the plain op is beside it."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    kernel = jax.random.normal(jax.random.key(2), (3, 3, 2, 4))
+    layer = hg.bridge.layer(hg.Conv(4, 3, use_bias=False))
+    ways = {
+        "op": lambda kernel, x: (hg.bridge.conv(x, kernel) ** 2).sum(),
+        "layer": lambda kernel, x: (layer({"kernel": kernel}, x)[0] ** 2).sum(),
+        "plain": lambda kernel, x: (hg.ops.conv(x, kernel) ** 2).sum(),
+    }
+    for way in ways.values():
+        each = jax.shard_map(jax.grad(way, (0, 1)), mesh=mesh, in_specs=(COPY, P("data")), out_specs=(COPY, P("data")))
+        chex.assert_trees_all_close(jax.jit(each)(kernel, X), jax.grad(ways["plain"], (0, 1))(kernel, X), rtol=1e-10)

@@ -59,6 +59,11 @@ def replicated(mesh: Any) -> Sharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def varying(tree: Any) -> tuple[frozenset, ...]:
+    """Inside shard_map, the mesh axes over which each leaf of a tree differs from device to device; static facts."""
+    return tuple(frozenset(jax.typeof(leaf).manual_axis_type.varying) for leaf in jax.tree.leaves(tree))
+
+
 def summed(gradients: Any, of: Any) -> Any:
     """Inside shard_map, each gradient summed over the axes in which it varies and what it is the gradient of does not.
 
@@ -66,18 +71,12 @@ def summed(gradients: Any, of: Any) -> Any:
 
     Args:
         gradients: a tree of arrays.
-        of: the tree of that structure in which they are gradients.
+        of: the tree of that structure in which they are gradients, or its `varying`.
     """
-
-    def total(gradient: Any, leaf: Any) -> Any:
-        axes = _varying(gradient) - _varying(leaf)
-        return lax.psum(gradient, tuple(sorted(axes))) if axes else gradient
-
-    return jax.tree.map(total, gradients, of)
-
-
-def _varying(leaf: Any) -> frozenset:
-    return frozenset(jax.typeof(leaf).manual_axis_type.varying)
+    leaves, structure = jax.tree.flatten(gradients)
+    of = of if isinstance(of, tuple) and all(isinstance(axes, frozenset) for axes in of) else varying(of)
+    pairs = zip(leaves, varying(gradients), of, strict=True)
+    return structure.unflatten([lax.psum(g, tuple(sorted(own - its))) if own - its else g for g, own, its in pairs])
 
 
 def _shardings(trees: Any) -> Iterator[Sharding]:
