@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Sharding = Any
@@ -48,15 +51,20 @@ def shardings_of(tree: Any, mesh: Any) -> Any:
     return jax.tree.map(of, tree)
 
 
-def along_batch(x: Any, mesh: Any) -> Sharding:
+def along_batch(x: Any, mesh: Any) -> NamedSharding:
     """The sharding of something that has x's batch axis first and is whole in its other axes."""
     (sharding,) = jax.tree.leaves(shardings_of(x, mesh))
     return NamedSharding(mesh, PartitionSpec(*sharding.spec[:1]))
 
 
-def replicated(mesh: Any) -> Sharding:
+def replicated(mesh: Any) -> NamedSharding:
     """The sharding of a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def spread(mesh: Any, axis: str | None = None) -> NamedSharding:
+    """The sharding that spreads a batch over an axis of the mesh, its first one unless named."""
+    return NamedSharding(mesh, PartitionSpec(axis or mesh.axis_names[0]))
 
 
 def varying(tree: Any) -> tuple[frozenset, ...]:
@@ -79,6 +87,15 @@ def summed(gradients: Any, of: Any) -> Any:
     return structure.unflatten([lax.psum(g, tuple(sorted(own - its))) if own - its else g for g, own, its in pairs])
 
 
+def mesh_of(tree: Any) -> Any:
+    """The mesh of more than one device on which the arrays of a tree lie, or None."""
+    for leaf in jax.tree.leaves(tree):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
+            return sharding.mesh
+    return None
+
+
 def _shardings(trees: Any) -> Iterator[Sharding]:
     return (jax.typeof(leaf).sharding for leaf in jax.tree.leaves(trees))
 
@@ -86,3 +103,30 @@ def _shardings(trees: Any) -> Iterator[Sharding]:
 def _explicit_axes(mesh: Any) -> tuple[str, ...]:
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+
+
+def on_host(tree: Any) -> Any:
+    """The tree with each array whole in this process's memory; all processes must call it together."""
+
+    def fetched(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(fetched(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if leaf.is_fully_replicated:
+            return np.asarray(leaf.addressable_data(0))
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(fetched, tree)
+
+
+def place(array: Any, sharding: NamedSharding) -> Any:
+    """The array with this sharding; from a host's copy each device gets its part, without a word between processes."""
+    if isinstance(array, jax.Array) and array.sharding == sharding:
+        return array
+    if sharding.is_fully_addressable or not getattr(array, "is_fully_addressable", True):
+        return jax.device_put(array, sharding)
+    if hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(place(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
