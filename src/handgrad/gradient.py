@@ -133,9 +133,22 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
         dx, dparams = objective.net.backward(params, residuals, dlogits)
         dparams = with_penalty(dparams, params, objective.l2)
         loss = loss + objective.penalty(params, loss.dtype)
-        grads = mesh.summed((dparams, dx), (params, x))
-        chosen = tuple(grads[number] for number in wanted)
-        return (loss, Aux(logits, new_state)), chosen[0] if isinstance(argnums, int) else chosen
+        return (loss, Aux(logits, new_state)), chosen(*mesh.summed((dparams, dx), (params, x)))
+
+    def chosen(dparams: Any, dx: Any) -> Any:
+        grads = tuple((dparams, dx)[number] for number in wanted)
+        return grads[0] if isinstance(argnums, int) else grads
+
+    return on_its_mesh(by_hand, chosen)
+
+
+def on_its_mesh(gradient: Callable, chosen: Callable[[Any, Any], Any] = lambda dparams, dx: dparams) -> Callable:
+    """The gradient on whatever mesh of Explicit axes its arguments lie, or on none.
+
+    Args:
+        gradient: (params, x, y, state, key, weights) -> (loss, Aux(logits, state)), grads.
+        chosen: what stands in the place of grads, of a thing for params and one for x.
+    """
 
     def anywhere(
         params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
@@ -143,12 +156,10 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
         args = (params, x, y, state, key, weights)
         explicit = mesh.explicit_mesh(args)
         if explicit is None:
-            return by_hand(*args)
-        aux = Aux(mesh.along_batch(x, explicit), mesh.shardings_of(state, explicit))
-        grads = mesh.shardings_of((params, x), explicit)
-        chosen = tuple(grads[number] for number in wanted)
-        out = (mesh.replicated(explicit), aux), chosen[0] if isinstance(argnums, int) else chosen
-        return mesh.on_mesh(by_hand, explicit, out)(*args)
+            return gradient(*args)
+        aux = mesh.along_batch(x, explicit), mesh.shardings_of(state, explicit)
+        out = (mesh.replicated(explicit), Aux._make(aux)), chosen(*mesh.shardings_of((params, x), explicit))
+        return mesh.on_mesh(gradient, explicit, out)(*args)
 
     return anywhere
 
