@@ -11,7 +11,7 @@ objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
 from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules, viz
 from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
-from handgrad.insight import check_gradients, check_layer, summary
+from handgrad.insight import check_gradients, check_layer, summary, trace
 from handgrad.layers import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -192,6 +192,7 @@ __all__ = [
     "squeeze_excite",
     "summary",
     "top_k_accuracy",
+    "trace",
     "value_and_grad",
     "viz",
     "zero_one_loss",

@@ -196,11 +196,14 @@ def test_confusion_text_needs_no_matplotlib(monkeypatch):
     assert table[3].split() == ["cow", "·", "·", "·", "-"]
 
 
+TRACE = {"name": ["dense1", "relu1"], "delta": [1.0, 0.1], "findings": ["dense1 makes the output explode, 153 times"]}
+
 FIGURES = {
     "learning_curve": lambda ax: viz.learning_curve(HISTORY, ax),
     "kernels": lambda ax: viz.kernels(np.ones((3, 3, 1, 4)), ax=ax),
     "wrong": lambda ax: viz.wrong(np.eye(4)[None, :, :, None], [1], [0], CLASSES, ax=ax),
     "confusion": lambda ax: viz.confusion(np.eye(10, dtype=int), CLASSES, ax),
+    "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 
 

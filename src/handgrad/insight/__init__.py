@@ -3,5 +3,17 @@
 from handgrad.insight.check import check_gradients, check_layer
 from handgrad.insight.report import Report, Row
 from handgrad.insight.summary import Summary, SummaryRow, summary
+from handgrad.insight.trace import Trace, TraceRow, trace
 
-__all__ = ["Report", "Row", "Summary", "SummaryRow", "check_gradients", "check_layer", "summary"]
+__all__ = [
+    "Report",
+    "Row",
+    "Summary",
+    "SummaryRow",
+    "Trace",
+    "TraceRow",
+    "check_gradients",
+    "check_layer",
+    "summary",
+    "trace",
+]

@@ -10,6 +10,7 @@ from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.run import draw_run
+from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
-__all__ = ["alt_text", "confusion", "confusion_text", "draw_run", "kernels", "learning_curve", "save", "wrong"]
+__all__ = ["alt_text", "confusion", "confusion_text", "draw_run", "kernels", "learning_curve", "save", "trace", "wrong"]
