@@ -11,7 +11,15 @@ objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
 from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules, viz
 from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
-from handgrad.insight import check_gradients, check_layer, summary, trace
+from handgrad.insight import (
+    check_gradients,
+    check_layer,
+    clipped_grad,
+    per_example_grads,
+    per_example_norms,
+    summary,
+    trace,
+)
 from handgrad.layers import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -164,6 +172,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "checkpoint",
+    "clipped_grad",
     "confusion_matrix",
     "data",
     "distributed",
@@ -184,6 +193,8 @@ __all__ = [
     "models",
     "momentum",
     "ops",
+    "per_example_grads",
+    "per_example_norms",
     "optimizers",
     "predict",
     "previous_gradient_momentum",

@@ -192,13 +192,14 @@ def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
     return by_hand
 
 
-def _is_kernel(path: tuple) -> bool:
+def is_kernel(path: tuple) -> bool:
+    """Whether a leaf at this path is one that the penalty is on."""
     return bool(path) and getattr(path[-1], "key", None) == "kernel"
 
 
 def _kernels(params: Params) -> Any:
     """The tree with every leaf but those named `kernel` taken out."""
-    return jax.tree.map_with_path(lambda path, leaf: leaf if _is_kernel(path) else None, params)
+    return jax.tree.map_with_path(lambda path, leaf: leaf if is_kernel(path) else None, params)
 
 
 def _is_off(l2: float | Array) -> bool:
@@ -212,6 +213,6 @@ def with_penalty(dparams: Any, params: Params, l2: float | Array) -> Any:
         return dparams
 
     def leaf_gradient(path: tuple, dleaf: Array, leaf: Array) -> Array:
-        return dleaf + jnp.asarray(2 * l2, leaf.dtype) * leaf if _is_kernel(path) else dleaf
+        return dleaf + jnp.asarray(2 * l2, leaf.dtype) * leaf if is_kernel(path) else dleaf
 
     return jax.tree.map_with_path(leaf_gradient, dparams, params)

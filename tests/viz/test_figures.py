@@ -203,6 +203,7 @@ FIGURES = {
     "kernels": lambda ax: viz.kernels(np.ones((3, 3, 1, 4)), ax=ax),
     "wrong": lambda ax: viz.wrong(np.eye(4)[None, :, :, None], [1], [0], CLASSES, ax=ax),
     "confusion": lambda ax: viz.confusion(np.eye(10, dtype=int), CLASSES, ax),
+    "images": lambda ax: viz.images(np.eye(4)[None, :, :, None], ["one"], ax, title="a diagonal"),
     "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 

@@ -1,6 +1,7 @@
 """Looking inside a net: gradient checks and summaries."""
 
 from handgrad.insight.check import check_gradients, check_layer
+from handgrad.insight.per_example import clipped_grad, per_example_grads, per_example_norms
 from handgrad.insight.report import Report, Row
 from handgrad.insight.summary import Summary, SummaryRow, summary
 from handgrad.insight.trace import Trace, TraceRow, trace
@@ -16,4 +17,7 @@ __all__ = [
     "check_layer",
     "summary",
     "trace",
+    "clipped_grad",
+    "per_example_grads",
+    "per_example_norms",
 ]

@@ -5,12 +5,12 @@ that up under the layer's name as they hand up gradients. Nothing is written dow
 vmap and grad.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from handgrad.gradient import Aux, Objective, with_penalty
-from handgrad.insight.leaves import Wrapped, by_path, is_open, wrap_leaves
+from handgrad.insight.leaves import Wrapped, by_path, is_open, with_leaves, wrap_leaves
 from handgrad.layers.container import Container, entry
 from handgrad.layers.layer import Array, Layer, Params, Residuals, State
 
@@ -116,7 +116,8 @@ def opened(objective: Objective, loss_value_and_grad: Callable | None = None) ->
         loss, dlogits = loss_value_and_grad(logits, y)
         dx, tree = tapped.backward(every, residuals, dlogits)
         layers = {path: answer.seen for path, answer in by_path(net, tree).items()}
-        grads = with_penalty(_dparams(net, tree, params), params, objective.l2)
+        dparams = with_leaves(net, params, {path: seen.dparams for path, seen in layers.items()})
+        grads = with_penalty(dparams, params, objective.l2)
         loss = loss + objective.penalty(params, loss.dtype)
         return Opened(loss, Aux(logits, new_state), grads, dx, layers)
 
@@ -128,13 +129,3 @@ def with_every_leaf(net: Layer, params: Params) -> Any:
     if not is_open(net):
         return params
     return {name: with_every_leaf(layer, entry(params, name)) for name, layer in cast(Container, net).items()}
-
-
-def _dparams(net: Layer, tree: Any, params: Params) -> Any:
-    """The gradients alone, in the structure of params."""
-    if not is_open(net):
-        return tree.seen.dparams
-    layers = dict(cast(Container, net).items())
-    if not isinstance(params, Mapping):
-        return params
-    return {name: _dparams(layers[name], tree[name], params[name]) for name in params}

@@ -7,10 +7,22 @@ text and lines of middle tones that can be read on white paper as on a dark page
 
 from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
+from handgrad.viz.images import images
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.run import draw_run
 from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
-__all__ = ["alt_text", "confusion", "confusion_text", "draw_run", "kernels", "learning_curve", "save", "trace", "wrong"]
+__all__ = [
+    "alt_text",
+    "confusion",
+    "confusion_text",
+    "draw_run",
+    "images",
+    "kernels",
+    "learning_curve",
+    "save",
+    "trace",
+    "wrong",
+]
