@@ -204,6 +204,8 @@ FIGURES = {
     "wrong": lambda ax: viz.wrong(np.eye(4)[None, :, :, None], [1], [0], CLASSES, ax=ax),
     "confusion": lambda ax: viz.confusion(np.eye(10, dtype=int), CLASSES, ax),
     "images": lambda ax: viz.images(np.eye(4)[None, :, :, None], ["one"], ax, title="a diagonal"),
+    "saliency": lambda ax: viz.saliency(np.eye(4)[..., None], {"a": np.eye(4), "b": -np.eye(2)}, ax, title="why"),
+    "activations": lambda ax: viz.activations({"conv1": np.eye(4)[None, :, :, None]}, ax=ax),
     "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 

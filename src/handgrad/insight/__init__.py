@@ -1,8 +1,10 @@
 """Looking inside a net: gradient checks and summaries."""
 
+from handgrad.insight import rules
 from handgrad.insight.check import check_gradients, check_layer
 from handgrad.insight.per_example import clipped_grad, per_example_grads, per_example_norms
 from handgrad.insight.report import Report, Row
+from handgrad.insight.saliency import activations, grad_cam, integrated_gradients, saliency, smooth_grad
 from handgrad.insight.summary import Summary, SummaryRow, summary
 from handgrad.insight.trace import Trace, TraceRow, trace
 
@@ -17,6 +19,12 @@ __all__ = [
     "check_layer",
     "summary",
     "trace",
+    "activations",
+    "grad_cam",
+    "integrated_gradients",
+    "saliency",
+    "smooth_grad",
+    "rules",
     "clipped_grad",
     "per_example_grads",
     "per_example_norms",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.layers.container import Container, entry
-from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
+from handgrad.layers.layer import Array, Inference, Layer, Params, Residuals, Shape, State
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +53,13 @@ def is_by_hand(layer: Layer) -> bool:
     """Whether a leaf has a backward of its own; where it has none, `Layer` derives one by jax.vjp."""
     inner = layer.layer if isinstance(layer, Wrapped) else layer
     return type(inner).backward is not Layer.backward
+
+
+def innermost(layer: Layer) -> Layer:
+    """The layer within those that wrap it to swap a rule or to look on."""
+    while isinstance(inner := getattr(layer, "layer", None), Layer) and not isinstance(layer, Inference):
+        layer = inner
+    return layer
 
 
 def leaf_layers(net: Layer) -> list[tuple[str, Layer]]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from handgrad.gradient import Objective, is_kernel
 from handgrad.insight.ghost import ghost_products, is_affine, per_example_kernels
-from handgrad.insight.leaves import leaf_layers, with_leaves
+from handgrad.insight.leaves import innermost, leaf_layers, with_leaves
 from handgrad.insight.tap import Seen, opened
 from handgrad.layers.layer import Array, Layer, Params, State
 from handgrad.layers.norm import BatchNorm, FrozenBatchNorm
@@ -161,7 +161,8 @@ def _checked(tool: str, objective: Objective) -> dict[str, Layer]:
         raise TypeError(f"{tool}: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
     layers = dict(leaf_layers(objective.net))
     for name, layer in layers.items():
-        if isinstance(layer, BatchNorm) and not isinstance(layer, FrozenBatchNorm):
+        inner = innermost(layer)
+        if isinstance(inner, BatchNorm) and not isinstance(inner, FrozenBatchNorm):
             raise ValueError(
                 f"{tool}: {name} is a BatchNorm in training, whose output mixes the examples of a batch, so that none "
                 f"has a gradient of its own; use hg.inference(net), with running statistics"

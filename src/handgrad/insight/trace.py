@@ -17,7 +17,7 @@ import numpy as np
 
 from handgrad import mesh
 from handgrad.gradient import Objective
-from handgrad.insight.leaves import is_by_hand, leaf_layers
+from handgrad.insight.leaves import innermost, is_by_hand, leaf_layers
 from handgrad.insight.report import table
 from handgrad.insight.tap import Seen, opened
 from handgrad.layers.activation import Relu, Relu6
@@ -200,7 +200,13 @@ def trace(objective: Objective) -> Callable[..., Trace]:
         found = opened(objective)(params, jnp.asarray(x), y, state, key)
         seen = [(layer, found.layers[name]) for name, layer in layers.items()]
         facts = tuple(
-            Facts(name, type(layer).__name__, "by hand" if is_by_hand(layer) else "jax.vjp", s.y.shape, s.x.shape)
+            Facts(
+                name,
+                type(innermost(layer)).__name__,
+                "by hand" if is_by_hand(layer) else "jax.vjp",
+                s.y.shape,
+                s.x.shape,
+            )
             for name, (layer, s) in zip(layers, seen, strict=True)
         )
         numbers, places = zip(*(_measured(layer, s) for layer, s in seen), strict=True)
@@ -221,7 +227,7 @@ def trace(objective: Objective) -> Callable[..., Trace]:
 def _measured(layer: Layer, seen: Seen) -> tuple[dict[str, Array], dict[str, Array]]:
     """The numbers and the places of one layer."""
     h, delta, nan = _rms(seen.y), _rms(seen.dy), jnp.full((), jnp.nan)
-    is_relu = isinstance(layer, Relu | Relu6)
+    is_relu = isinstance(innermost(layer), Relu | Relu6)
     numbers = {
         "h": h,
         "delta": delta,

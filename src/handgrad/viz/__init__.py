@@ -8,6 +8,7 @@ text and lines of middle tones that can be read on white paper as on a dark page
 from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.images import images
+from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.run import draw_run
@@ -15,6 +16,8 @@ from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
+    "activations",
+    "saliency",
     "alt_text",
     "confusion",
     "confusion_text",
