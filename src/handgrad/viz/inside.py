@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handgrad.viz.canvas import canvas, described, without_axis
-from handgrad.viz.kernels import columns_for, grid
+from handgrad.viz.kernels import columns_for, grid, scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +93,10 @@ def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None
     channels, height, width = tiles.shape
     picture = grid(tiles[:MOST], columns_for(min(channels, MOST)))
     ax = canvas(ax, max(5.4, picture.shape[1] * 0.045), max(1.2, picture.shape[0] * 0.045) + 0.5)
-    ax.imshow(picture, cmap="magma", interpolation="nearest")
+    image = ax.imshow(picture, cmap="magma", interpolation="nearest")
     without_axis(ax)
+    ends = sorted({float(tiles.min()), float(tiles.max())})
+    scale_bar(ax, image, [(end, f"{end:.3g}") for end in ends], "activation")
     shown = f" ({MOST} drawn)" if channels > MOST else ""
     ax.set_title(f"{layer}: {channels} channels of {height}x{width}{shown}, {silent} of them silent")
     return described(ax, f"Activations of {layer} as small pictures")

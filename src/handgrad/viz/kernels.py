@@ -57,12 +57,7 @@ def kernels(params_or_kernel: Any, layer: str | None = None, ax: "Axes | None" =
     left_out = " (the first of them)" if shown.shape != kernel.shape else ""
     ax.set_title(f"{name}: {features} kernels of {height}x{width}{f'x{channels}' if channels > 1 else ''}{left_out}")
     if channels != 3:
-        colour = ax.title.get_color()
-        bar = ax.figure.colorbar(image, ax=ax, shrink=0.9, aspect=12, pad=0.03, ticks=[-limit, 0, limit])
-        bar.ax.set_yticklabels([f"−{limit:.2g}", "0", f"{limit:.2g}"])
-        bar.ax.tick_params(colors=colour, labelsize=8)
-        bar.set_label("weight", color=colour, fontsize=9)
-        bar.outline.set(color=INK, linewidth=0.5)
+        scale_bar(ax, image, [(-limit, f"−{limit:.2g}"), (0, "0"), (limit, f"{limit:.2g}")], "weight")
     return described(ax, f"Kernels as small pictures, weights from −{limit:.2g} to {limit:.2g}")
 
 
@@ -85,6 +80,16 @@ def _kernel(given: Any, layer: str | None) -> tuple[str, np.ndarray]:
     if kernel.ndim != 4 or kernel.size == 0:
         raise ValueError(f"kernels: {name} must be a kernel (H, W, C, O), got shape {kernel.shape}")
     return name, kernel
+
+
+def scale_bar(ax: "Axes", image: Any, ticks: list[tuple[float, str]], label: str) -> None:
+    """A bar beside a picture that says which colour is which number."""
+    colour = ax.title.get_color()
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.9, aspect=12, pad=0.03, ticks=[place for place, _ in ticks])
+    bar.ax.set_yticklabels([text for _, text in ticks])
+    bar.ax.tick_params(colors=colour, labelsize=8)
+    bar.set_label(label, color=colour, fontsize=9)
+    bar.outline.set(color=INK, linewidth=0.5)
 
 
 def columns_for(tiles: int) -> int:
