@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST = 64  # channels of a layer that are drawn
 
 
-def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, title: str = "") -> "Axes":
+def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
     """Draw an image, and beside it each of its maps: red speaks for the class, blue against it, white is 0.
 
     Each map has a scale of its own, symmetric around 0. A map of lower resolution, as Grad-CAM's, is stretched to the
@@ -48,14 +48,14 @@ def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, t
     picture = (image - image.min()) / span
     ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", extent=(0.04, 0.96, 1, 0))
     for place, values in enumerate(flat.values(), start=1):
-        limit = np.abs(values).max() or 1.0
+        limit = np.abs(values[np.isfinite(values)]).max(initial=0) or 1.0
         extent = (place + 0.04, place + 0.96, 1, 0)
         ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
     for place, name in enumerate(("image", *flat)):
         ax.text(place + 0.5, 1.05, name, ha="center", va="top", fontsize=8, color=ax.title.get_color())
     ax.set(xlim=(0, len(flat) + 1), ylim=(1.3, 0), aspect=image.shape[0] / image.shape[1])
     without_axis(ax)
-    ax.set_title(title)
+    ax.set_title(f"{len(flat)} map{'s' * (len(flat) > 1)} of an image" if title is None else title)
     return described(ax, f"An image and {len(flat)} maps of it: {', '.join(flat)}")
 
 
