@@ -55,7 +55,7 @@ def per_example_grads(objective: Objective) -> Callable[..., Any]:
 
     def each(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
         seen = _opened(objective)(params, x, y, state, key).layers
-        grads = {name: _layer_grads(layer, seen[name]) for name, layer in layers.items()}
+        grads = {name: layer_grads(layer, seen[name]) for name, layer in layers.items()}
         grads = with_leaves(objective.net, params, grads)
         return jax.tree.map_with_path(lambda path, g, p: g + _penalty_gradient(objective, path, p)[None], grads, params)
 
@@ -159,15 +159,22 @@ def _checked(tool: str, objective: Objective) -> dict[str, Layer]:
     """The leaf layers by path, once none of them is known to mix the examples of a batch."""
     if not isinstance(objective, Objective):
         raise TypeError(f"{tool}: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
-    layers = dict(leaf_layers(objective.net))
-    for name, layer in layers.items():
+    check_apart(tool, objective.net)
+    return dict(leaf_layers(objective.net))
+
+
+def check_apart(tool: str, net: Layer) -> None:
+    """Raise a ValueError for a BatchNorm in training, which mixes the examples of a batch.
+
+    A layer of the user's own that mixes them cannot be told from one that does not.
+    """
+    for name, layer in leaf_layers(net):
         inner = innermost(layer)
         if isinstance(inner, BatchNorm) and not isinstance(inner, FrozenBatchNorm):
             raise ValueError(
                 f"{tool}: {name} is a BatchNorm in training, whose output mixes the examples of a batch, so that none "
                 f"has a gradient of its own; use hg.inference(net), with running statistics"
             )
-    return layers
 
 
 def _opened(objective: Objective) -> Callable:
@@ -186,7 +193,7 @@ def _each_dlogits(loss: Loss) -> Callable[[Array, Array], tuple[Array, Array]]:
     return of_each
 
 
-def _layer_grads(layer: Layer, seen: Seen) -> Any:
+def layer_grads(layer: Layer, seen: Seen) -> Any:
     """The gradients of one layer's parameters for each example, (N, ...).
 
     Dense and Conv have them in their rows. Others by their own forward and backward on each example by itself; where
@@ -243,7 +250,7 @@ def _squares(objective: Objective, layers: dict[str, Layer], seen: dict[str, See
 
 def _made_products(layer: Layer, seen: Seen) -> tuple[Array, Array]:
     """|g_i|² and g_i · W over kernels, by gradients that are made."""
-    grads, along = _layer_grads(layer, seen), jnp.zeros(())
+    grads, along = layer_grads(layer, seen), jnp.zeros(())
     terms = [jnp.sum(jnp.square(g.reshape(g.shape[0], -1)), 1) for g in jax.tree.leaves(grads)]
     pairs = zip(jax.tree.leaves_with_path(seen.params), jax.tree.leaves(grads), strict=True)
     for (path, p), g in pairs:

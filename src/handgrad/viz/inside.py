@@ -60,7 +60,7 @@ def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, t
 
 
 def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None, *, example: int = 0) -> "Axes":
-    """Draw what the channels of a layer make of one image, from each layer's darkest to its brightest.
+    r"""Draw what the channels of a layer make of one image, from each layer's darkest to its brightest.
 
     Args:
         outputs: what `hg.activations` gives, or one layer's output (N, H, W, C).
@@ -77,7 +77,7 @@ def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None
 
     Example:
         >>> activations(np.ones((1, 4, 4, 3))).get_title()
-        'output: 3 channels of 4x4, 0 of them silent'
+        'output: 3 channels of 4x4,\n0 of them silent'
     """
     if not isinstance(outputs, Mapping):
         outputs = {layer or "output": outputs}
@@ -92,13 +92,13 @@ def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None
     silent = int((tiles == 0).all((1, 2)).sum())
     channels, height, width = tiles.shape
     picture = grid(tiles[:MOST], columns_for(min(channels, MOST)))
-    ax = canvas(ax, max(5.4, picture.shape[1] * 0.045), max(1.2, picture.shape[0] * 0.045) + 0.5)
+    ax = canvas(ax, max(5.4, picture.shape[1] * 0.045), max(1.2, picture.shape[0] * 0.045) + 0.7)
     image = ax.imshow(picture, cmap="magma", interpolation="nearest")
     without_axis(ax)
     ends = sorted({float(tiles.min()), float(tiles.max())})
     scale_bar(ax, image, [(end, f"{end:.3g}") for end in ends], "activation")
     shown = f" ({MOST} drawn)" if channels > MOST else ""
-    ax.set_title(f"{layer}: {channels} channels of {height}x{width}{shown}, {silent} of them silent")
+    ax.set_title(f"{layer}: {channels} channels of {height}x{width}{shown},\n{silent} of them silent")
     return described(ax, f"Activations of {layer} as small pictures")
 
 
