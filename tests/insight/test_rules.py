@@ -250,6 +250,14 @@ def test_a_layer_of_the_users_own_takes_rules_too():
         rules.feedback_alignment(hg.Identity(), 0, hg.Identity).backward({}, {}, X)
 
 
+def test_the_bridge_takes_a_rule_into_jax_grad():
+    net = rules.guided_backprop(hg.Chain(hg.Relu(), hg.Dense(3)))
+    params, _ = net.init(jax.random.key(0), (5,), jnp.float64)
+    inside = jax.grad(lambda x: LOSS(hg.bridge.layer(net)(params, x)[0], Y))(X)
+    np.testing.assert_allclose(inside, dx(net, params), rtol=1e-12)
+    assert (inside >= 0).all() and (inside > 0).any()
+
+
 def test_a_summary_counts_a_layer_with_a_rule_as_the_layer():
     assert hg.summary(rules.feedback_alignment(NET), (5,)) == hg.summary(NET, (5,))
 

@@ -92,13 +92,17 @@ def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None
     silent = int((tiles == 0).all((1, 2)).sum())
     channels, height, width = tiles.shape
     picture = grid(tiles[:MOST], columns_for(min(channels, MOST)))
-    ax = canvas(ax, max(5.4, picture.shape[1] * 0.045), max(1.2, picture.shape[0] * 0.045) + 0.7)
+    inches = max(5.4, picture.shape[1] * 0.045)
+    tall = 0.82 * inches * picture.shape[0] / picture.shape[1]  # 0.82: the rest of the width is the bar's
+    ax = canvas(ax, inches, min(max(1.0, tall), 5.0) + 0.6)
     image = ax.imshow(picture, cmap="magma", interpolation="nearest")
     without_axis(ax)
     ends = sorted({float(tiles.min()), float(tiles.max())})
     scale_bar(ax, image, [(end, f"{end:.3g}") for end in ends], "activation")
     shown = f" ({MOST} drawn)" if channels > MOST else ""
-    ax.set_title(f"{layer}: {channels} channels of {height}x{width}{shown},\n{silent} of them silent")
+    ax.set_title(
+        f"{layer}: {channels} channel{'s' * (channels > 1)} of {height}x{width}{shown},\n{silent} of them silent"
+    )
     return described(ax, f"Activations of {layer} as small pictures")
 
 
