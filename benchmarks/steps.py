@@ -21,7 +21,7 @@ from handgrad.benchmark.steps import (
     with_our_options,
 )
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
-from handgrad.benchmark.timing import Timing, interleaved
+from handgrad.timing import Timing, interleaved
 from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses
 
 Say = Callable[[str], None]

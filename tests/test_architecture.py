@@ -16,6 +16,7 @@ BOTTOM = [
     "data",
     "compile",
     "memory",
+    "timing",
     "mesh",
 ]  # these import nothing of ours
 ORDER = [

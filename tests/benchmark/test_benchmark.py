@@ -21,7 +21,7 @@ from handgrad.benchmark.steps import (
     reshaped,
 )
 from handgrad.benchmark.table import bounded, compared, line_of
-from handgrad.benchmark.timing import summarised
+from handgrad.timing import summarised
 from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses, losses
 from handgrad.cli import main
 
