@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import handgrad as hg
 from handgrad import viz
+from handgrad.insight import Cost, CostRow
 
 matplotlib = importlib.import_module("matplotlib")
 CLASSES = tuple("0123456789")
@@ -196,6 +197,8 @@ def test_confusion_text_needs_no_matplotlib(monkeypatch):
     assert table[3].split() == ["cow", "·", "·", "·", "-"]
 
 
+ROWS = [CostRow(f"conv{i}", "Conv", "by hand", 10, 20, 1.0 * i, 2.0 * i) for i in (1, 2)]
+COST = Cost(tuple(ROWS), 8, 3.0, 6.0, 8.0, 0.01)
 TRACE = {"name": ["dense1", "relu1"], "delta": [1.0, 0.1], "findings": ["dense1 makes the output explode, 153 times"]}
 
 FIGURES = {
@@ -206,6 +209,8 @@ FIGURES = {
     "images": lambda ax: viz.images(np.eye(4)[None, :, :, None], ["one"], ax, title="a diagonal"),
     "saliency": lambda ax: viz.saliency(np.eye(4)[..., None], {"a": np.eye(4), "b": -np.eye(2)}, ax, title="why"),
     "activations": lambda ax: viz.activations({"conv1": np.eye(4)[None, :, :, None]}, ax=ax),
+    "ledger": lambda ax: viz.ledger(hg.ledger(hg.Chain(hg.Relu(), hg.Tanh()), (64,), temporary=False), ax),
+    "cost": lambda ax: viz.cost(COST, ax),
     "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 

@@ -2,8 +2,10 @@
 
 from handgrad.insight import rules
 from handgrad.insight.check import check_gradients, check_layer
+from handgrad.insight.cost import Cost, CostRow, cost
 from handgrad.insight.curvature import Sharpness, gauss_newton_diagonal, gauss_newton_product, hvp, sharpness
 from handgrad.insight.kfac import Factors, kfac, kfac_factors, kfac_value_and_grad
+from handgrad.insight.ledger import Ledger, LedgerRow, ledger
 from handgrad.insight.per_example import clipped_grad, per_example_grads, per_example_norms
 from handgrad.insight.report import Report, Row
 from handgrad.insight.saliency import activations, grad_cam, integrated_gradients, saliency, smooth_grad
@@ -21,6 +23,12 @@ __all__ = [
     "check_layer",
     "summary",
     "trace",
+    "Cost",
+    "CostRow",
+    "Ledger",
+    "LedgerRow",
+    "cost",
+    "ledger",
     "Factors",
     "Sharpness",
     "gauss_newton_diagonal",

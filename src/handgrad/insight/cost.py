@@ -1,32 +1,33 @@
 """What each layer's forward and backward cost: multiply-adds counted, and milliseconds measured.
 
 A dense layer y = x W has two products in backward where forward has one, dW = xᵀ dy and dx = dy Wᵀ, each of as many
-multiply-adds; so has a convolution. Hence "backward takes about twice as long as forward": a little less, since the
-first layer's dx is wanted by none.
+multiply-adds; so has a convolution. Hence "backward takes about twice as long as forward": by the count a little less,
+since nobody wants the dx of the first layer.
 """
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
-from handgrad import compile
-from handgrad.insight.flow import Case, case_of, dependents, graph_of, variables
+from handgrad.compile import jit
+from handgrad.insight.flow import Case, Mark, case_of, dependents, graph_of, marks, variables
 from handgrad.insight.leaves import Wrapped, innermost, is_by_hand, leaf_layers, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.insight.summary import multiply_adds
 from handgrad.insight.tap import Seen, open_passes
-from handgrad.layers.layer import Layer, Params, Residuals, Shape, State
+from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
 from handgrad.timing import interleaved
 
-TURN = 1e-3  # seconds: a shorter call is repeated until a turn takes about this long
-MOST = 100  # times
+TURN, MOST = 1e-3, 100  # a call is repeated until a turn takes so many seconds, at most so many times
+FORWARD, BACKWARD, GRADIENT, NOTHING = "forward", "backward", "gradient", "nothing"
+NET = ""  # the path of the net itself
 
-Run = Callable[[], Any]
+Runs = dict[tuple[str, str], Callable[[], Any]]  # by path and pass
 
 
 class CostRow(NamedTuple):
@@ -35,30 +36,30 @@ class CostRow(NamedTuple):
     Attributes:
         name: where it lies in the net, `residual1/body/conv1`.
         kind: its class.
-        backward: "by hand", or "jax.vjp" where the layer has no backward of its own.
-        forward_multiply_adds: counted for Conv, ConvTranspose and Dense; 0 for others.
-        backward_multiply_adds: as many again for the kernel's gradient, and for dx where a layer before wants it.
-        forward_ms: a call of its forward, compiled alone; the median.
-        backward_ms: likewise of its backward; 0 where nothing wants it, as for a layer before the first parameters.
+        backward_by: "by hand", or "jax.vjp" where the layer has no backward of its own.
+        multiply_adds: of forward, counted for Conv, ConvTranspose and Dense; 0 for others.
+        backward_multiply_adds: as many for the kernel's gradient, and as many again for dx where it is wanted.
+        forward: a call of its forward, compiled alone, in milliseconds; the median.
+        backward: likewise of its backward; 0 where nobody wants it, as of a layer before the first parameters.
     """
 
     name: str
     kind: str
-    backward: str
-    forward_multiply_adds: int
+    backward_by: str
+    multiply_adds: int
     backward_multiply_adds: int
-    forward_ms: float
-    backward_ms: float
+    forward: float
+    backward: float
 
     @property
-    def counted(self) -> float:
-        """Backward over forward by multiply-adds; NaN where none are counted."""
-        return _ratio(self.backward_multiply_adds, self.forward_multiply_adds)
+    def counted_ratio(self) -> float:
+        """Backward over forward in multiply-adds; NaN where there are none."""
+        return _ratio(self.backward_multiply_adds, self.multiply_adds)
 
     @property
-    def measured(self) -> float:
-        """Backward over forward by time."""
-        return _ratio(self.backward_ms, self.forward_ms)
+    def ratio(self) -> float:
+        """Backward over forward in time."""
+        return _ratio(self.backward, self.forward)
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,24 @@ class Cost:
 
     Attributes:
         rows: one for each leaf layer, in order.
-        batch: of how many examples.
-        forward_ms: a call of the whole net's forward, compiled as one.
-        backward_ms: likewise of its backward.
-        gradient_ms: forward and backward compiled as one.
-        call_ms: a call of a compiled function that does nothing: so much of each time above is the call itself.
+        batch: for how many examples.
+        forward: a call of the net's forward, compiled as one, in milliseconds; the median.
+        backward: likewise of its backward.
+        gradient: forward and backward compiled as one.
+        call: a call of a compiled function that does nothing: so much of each time is the call itself.
     """
 
     rows: tuple[CostRow, ...]
     batch: int
-    forward_ms: float
-    backward_ms: float
-    gradient_ms: float
-    call_ms: float
+    forward: float
+    backward: float
+    gradient: float
+    call: float
 
     @property
-    def forward_multiply_adds(self) -> int:
+    def multiply_adds(self) -> int:
         """Of one forward pass of the batch."""
-        return sum(row.forward_multiply_adds for row in self.rows)
+        return sum(row.multiply_adds for row in self.rows)
 
     @property
     def backward_multiply_adds(self) -> int:
@@ -92,57 +93,53 @@ class Cost:
         return sum(row.backward_multiply_adds for row in self.rows)
 
     @property
-    def counted(self) -> float:
-        """Backward over forward by multiply-adds; NaN where none are counted."""
-        return _ratio(self.backward_multiply_adds, self.forward_multiply_adds)
+    def counted_ratio(self) -> float:
+        """Backward over forward in multiply-adds; NaN where there are none."""
+        return _ratio(self.backward_multiply_adds, self.multiply_adds)
 
     @property
-    def measured(self) -> float:
-        """Backward over forward by time, of the whole net."""
-        return _ratio(self.backward_ms, self.forward_ms)
+    def ratio(self) -> float:
+        """Backward over forward in time, each compiled as one."""
+        return _ratio(self.backward, self.forward)
 
     def __str__(self) -> str:
         """The table: by layer, their sum, and the net as one."""
-        header = ("layer", "kind", "multiply-adds", "backward", "ratio", "forward ms", "backward ms", "ratio")
-        layers = [
-            (r.name, r.kind, *_counts(r), _text(r.forward_ms), _text(r.backward_ms), _text(r.measured, 1))
-            for r in self.rows
-        ]
+        counts, times = ("multiply-adds", "in backward", "ratio"), ("forward ms", "backward ms", "ratio")
+        header = ("layer", "kind", "rule", *counts, *times)
+        layers = [(r.name, r.kind, r.backward_by, *_counts(r), *_times(r.forward, r.backward)) for r in self.rows]
         forward, backward = (sum(times) for times in zip(*(row[-2:] for row in self.rows), strict=True))
-        sums = ("sum of the layers", "", *_counts(self), _text(forward), _text(backward))
-        net = ("net as one", f"batch of {self.batch}", "", "", "", _text(self.forward_ms), _text(self.backward_ms))
-        lines = table(
-            [header, *layers, (*sums, _text(_ratio(backward, forward), 1)), (*net, _text(self.measured, 1))], "<<>>>>>>"
+        sums = ("sum of layers", "", "", *_counts(self), *_times(forward, backward))
+        net = ("net as one", "", "", *_counts(self), *_times(self.forward, self.backward))
+        lines = [f"batch of {self.batch}", *table([header, *layers, sums, net], "<<<>>>>>>")]
+        lines.append(
+            f"forward and backward in one program {self.gradient:.3f} ms, in two {self.forward + self.backward:.3f} ms"
         )
-        return "\n".join(
-            [
-                *lines,
-                f"forward and backward in one program {self.gradient_ms:.3f} ms; "
-                f"a call that does nothing {self.call_ms:.3f} ms, which is in every time here",
-            ]
-        )
+        return "\n".join([*lines, f"a call that does nothing takes {self.call:.3f} ms; every time here has one in it"])
 
 
-def cost(net: Layer, in_shape: Shape, batch: int = 32, dtype: Any = jnp.float32, *, seconds: float = 10.0) -> Cost:
+def cost(
+    net: Layer, in_shape: Shape, batch: int = 32, dtype: Any = jnp.float32, *, seconds: float = 5.0, seed: int = 0
+) -> Cost:
     """Measure forward and backward of each layer of a net, and count their multiply-adds.
 
-    The net runs once over a random batch, so each layer gets the input, the residuals and the cotangent dy that it has
-    within the net. Then each layer's `forward` and `backward` is compiled alone and called in turns with all others;
-    the figure is the median. As in training, dx is computed only where a layer before has parameters that want it.
+    The net runs once over a random batch, so that each layer gets the input, the residuals and the cotangent dy that it
+    has within the net. Then each layer's `forward` and `backward` is compiled alone, and all are called in turns; the
+    figure is the median. As in training, dx is computed only where parameters before the layer want it.
 
-    The parts do not add up to the whole: each is a program of its own, which reads its arrays from memory and writes
-    them there, while the net compiled as one fuses layers, and its backward may run while forward still does. So the
-    whole net's forward, its backward, and the two in one program are measured too.
+    The parts do not add up to the whole. Each is a program of its own that reads its arrays from memory and writes them
+    there, and each call costs something in itself; the net compiled as one fuses neighbours. So the net's forward, its
+    backward, and the two in one program are measured too.
 
     Args:
-        net: any layer; one without a backward of its own is measured by jax.vjp, which runs its forward again.
+        net: any layer; the backward of one that has none of its own is jax.vjp's, which runs its forward again.
         in_shape: the shape of an input, without the batch axis.
         batch: how many examples.
         dtype: of parameters and inputs.
-        seconds: no new round of turns begins after so many; there are at least 5 rounds. Compiling comes on top.
+        seconds: no new round of turns begins after so many; there are at least five. Compiling comes on top.
+        seed: of all that is random.
 
     Returns:
-        A Cost: `.rows`, `.counted`, `.measured`, times and counts of the net, and as a string a table.
+        A Cost: `.rows`, `.forward`, `.backward`, `.gradient`, `.ratio`, `.counted_ratio`, and as a string a table.
 
     Raises:
         TypeError: something that is no layer, or a dtype that is not floating.
@@ -150,36 +147,142 @@ def cost(net: Layer, in_shape: Shape, batch: int = 32, dtype: Any = jnp.float32,
 
     Example:
         >>> import handgrad as hg
-        >>> net = hg.Chain(hg.Dense(8), hg.Relu(), hg.Dense(8), hg.Relu(), hg.Dense(8))
+        >>> net = hg.Chain(hg.Dense(8), hg.Dense(8), hg.Dense(8))
         >>> found = cost(net, (8,), batch=4, seconds=0)
-        >>> [(row.name, row.forward_multiply_adds, row.backward_multiply_adds) for row in found.rows if row.counted > 0]
+        >>> [(row.name, row.multiply_adds, row.backward_multiply_adds) for row in found.rows]
         [('dense1', 256, 256), ('dense2', 256, 512), ('dense3', 256, 512)]
-        >>> round(found.counted, 3), found.measured > 0
+        >>> round(found.counted_ratio, 3), found.ratio > 0
         (1.667, True)
     """
     if not seconds >= 0:
         raise ValueError(f"cost: seconds must be at least 0, got {seconds}")
     case = case_of("cost", net, in_shape, batch, dtype)
-    params, x, state, key, dy = _drawn(net, case)
-    passes = compile.jit(lambda *args: open_passes(net, *args, lambda _: ((), dy)))(params, x, state, key)
     wanted = wants_dx(net, case)
-    runs: dict[tuple[str, str], Run] = {}
+    params, x, state, key, dy = _drawn(net, case, seed)
+
+    @jit
+    def opened(params: Params, x: Array, state: State, key: Array, dy: Array) -> dict[str, Seen]:
+        return open_passes(net, params, x, state, key, lambda y: ((), dy)).layers
+
+    layers = opened(params, x, state, key, dy)
+    runs = _net_runs(net, params, x, state, key, dy)
     for path, layer in leaf_layers(net):
-        seen = passes.layers[path]
-        args = (seen.params, seen.x, seen.state, seen.key)
-        runs[path, "forward"] = _run(layer.forward, *args)
-        if wanted[path] or jax.tree.leaves(seen.params):
-            runs[path, "backward"] = _run(_backward(layer, wanted[path]), seen.params, seen.residuals, seen.dy)
-    runs |= {("", name): run for name, run in _whole(net, params, x, state, key, dy).items()}
+        runs |= _layer_runs(path, layer, layers[path], wanted[path])
     times = _milliseconds(runs, seconds)
-    rows = tuple(_row(path, layer, passes.layers[path], wanted[path], times) for path, layer in leaf_layers(net))
-    return Cost(rows, batch, *(times["", name] for name in ("forward", "backward", "gradient", "nothing")))
+    rows = tuple(_row(path, layer, layers[path], wanted[path], times) for path, layer in leaf_layers(net))
+    return Cost(rows, batch, *(times[NET, name] for name in (FORWARD, BACKWARD, GRADIENT, NOTHING)))
+
+
+@dataclass(frozen=True, repr=False)
+class Inputs(Wrapped):
+    """A layer that keeps its input alone."""
+
+    def forward(
+        self, params: Params, x: Array, state: State = (), key: Array | None = None
+    ) -> tuple[Array, State, Residuals]:
+        """The layer's apply_train."""
+        y, new_state = self.layer.apply_train(params, x, state, key)
+        return y, new_state, Mark(x, self.path)
 
 
 def wants_dx(net: Layer, case: Case) -> dict[str, bool]:
-    """Whether a layer's dx is wanted, by path: whether its input depends on parameters."""
+    """Whether anyone wants a layer's dx, by path: whether its input depends on parameters (on x, where are none)."""
     marked = wrap_leaves(Inputs, net)
     graph = graph_of(lambda *args: marked.forward(*args)[2], *case)
-    varying = dependents(graph.jaxpr, variables(graph.inputs[0]))
-    marks = jax.tree.leaves(graph.outputs, is_leaf=lambda node: isinstance(node, Input))
-    return {mark.path: not varying.isdisjoint(variables(mark.x)) for mark in marks if isinstance(mark, Input)}
+    learned = dependents(graph.jaxpr, variables(graph.inputs[0]) or variables(graph.inputs[1]))
+    return {mark.path: not learned.isdisjoint(variables(mark.arrays)) for mark in marks(graph.outputs)[0]}
+
+
+def _drawn(net: Layer, case: Case, seed: int) -> tuple[Any, Array, Any, Array, Array]:
+    """Parameters, an input, state, a key and a cotangent, all of the case's shapes."""
+    key, x_key, y_key, init_key = jax.random.split(jax.random.key(seed), 4)
+    params, state = jit(lambda key: net.init(key, case.x.shape[1:], case.x.dtype))(init_key)
+    dy, _ = jax.eval_shape(net.apply_train, *case)
+    x, dy = (jax.random.normal(k, like.shape, like.dtype) for k, like in ((x_key, case.x), (y_key, dy)))
+    return params, x, state, key, dy
+
+
+def _layer_runs(path: str, layer: Layer, seen: Seen, wants_dx: bool) -> Runs:
+    """A layer's passes, each a program of its own; no backward where nobody wants it."""
+
+    def backward(params: Params, residuals: Residuals, dy: Array) -> Any:
+        dx, dparams = layer.backward(params, residuals, dy)
+        return (dx, dparams) if wants_dx else dparams
+
+    runs: Runs = {(path, FORWARD): _run(layer.forward, seen.params, seen.x, seen.state, seen.key)}
+    if wants_dx or jax.tree.leaves(seen.params):
+        runs[path, BACKWARD] = _run(backward, seen.params, seen.residuals, seen.dy)
+    return runs
+
+
+def _net_runs(net: Layer, params: Params, x: Array, state: State, key: Array, dy: Array) -> Runs:
+    """The net's forward, its backward, both in one program, and nothing at all."""
+
+    def backward(params: Params, residuals: Residuals, dy: Array) -> Any:
+        dx, dparams = net.backward(params, residuals, dy)
+        return dparams if jax.tree.leaves(dparams) else dx
+
+    def gradient(params: Params, x: Array, state: State, key: Array, dy: Array) -> Any:
+        y, new_state, residuals = net.forward(params, x, state, key)
+        return y, new_state, backward(params, residuals, dy)
+
+    _, _, residuals = jit(net.forward)(params, x, state, key)
+    return {
+        (NET, FORWARD): _run(net.forward, params, x, state, key),
+        (NET, BACKWARD): _run(backward, params, residuals, dy),
+        (NET, GRADIENT): _run(gradient, params, x, state, key, dy),
+        (NET, NOTHING): _run(jnp.negative, jnp.zeros((), x.dtype)),
+    }
+
+
+def _run(f: Callable, *args: Any) -> Callable[[], Any]:
+    compiled = jit(f)
+    return lambda: jax.block_until_ready(compiled(*args))
+
+
+def _milliseconds(runs: Runs, seconds: float) -> dict[tuple[str, str], float]:
+    """The median time of a call of each, all measured in turns; a short call is repeated within its turn."""
+    counts = {place: _repeats(run) for place, run in runs.items()}
+    turns = {" ".join(place): _repeated(run, counts[place]) for place, run in runs.items()}
+    timings = interleaved(turns, seconds=seconds)
+    return {place: timings[" ".join(place)].median / count for place, count in counts.items()}
+
+
+def _repeats(run: Callable[[], Any]) -> int:
+    """How many calls make a turn."""
+    run()
+    start = time.perf_counter()
+    run()
+    return min(MOST, max(1, math.ceil(TURN / (time.perf_counter() - start))))
+
+
+def _repeated(run: Callable[[], Any], count: int) -> Callable[[], None]:
+    def turn() -> None:
+        for _ in range(count):
+            run()
+
+    return turn
+
+
+def _row(path: str, layer: Layer, seen: Seen, wants_dx: bool, times: Mapping[tuple[str, str], float]) -> CostRow:
+    inner = innermost(layer)
+    count = multiply_adds(inner, seen.params, seen.x, seen.y)
+    rule, passes = "by hand" if is_by_hand(layer) else "jax.vjp", 2 if wants_dx else 1
+    backward = times.get((path, BACKWARD), 0.0)
+    return CostRow(path, type(inner).__name__, rule, count, passes * count, times[path, FORWARD], backward)
+
+
+def _ratio(backward: float, forward: float) -> float:
+    return backward / forward if forward else math.nan
+
+
+def _counts(of: CostRow | Cost) -> tuple[str, str, str]:
+    if not of.multiply_adds:
+        return "-", "-", "-"
+    return f"{of.multiply_adds:,}", f"{of.backward_multiply_adds:,}", f"{of.counted_ratio:.2f}"
+
+
+def _times(forward: float, backward: float) -> tuple[str, str, str]:
+    if not backward:
+        return f"{forward:.3f}", "-", "-"
+    return f"{forward:.3f}", f"{backward:.3f}", f"{_ratio(backward, forward):.1f}"

@@ -1,9 +1,10 @@
-"""A function as the graph that JAX traces: which of its results are one array, and which of them depend on what.
+"""A net as the graph that JAX traces: which arrays are one and the same, and which of them depend on what.
 
 Nothing is computed or allocated; shapes are all that goes in.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -14,26 +15,12 @@ from handgrad.layers.layer import Layer, Shape, check_is_layer
 
 
 class Case(NamedTuple):
-    """A net's parameters, a batch of inputs, its state and a key, as shapes and dtypes."""
+    """A net's parameters, a batch of inputs and its state, as shapes and dtypes, and a key."""
 
     params: Any
     x: jax.ShapeDtypeStruct
     state: Any
     key: jax.Array
-
-
-class Graph(NamedTuple):
-    """A traced function.
-
-    Attributes:
-        inputs: the tuple of its arguments, with a variable in the place of each array.
-        outputs: its result likewise. Arrays that are one have the same variable; a constant number has none but itself.
-        jaxpr: the equations between them.
-    """
-
-    inputs: Any
-    outputs: Any
-    jaxpr: Jaxpr
 
 
 def case_of(who: str, net: Layer, in_shape: Shape, batch: int, dtype: Any) -> Case:
@@ -52,7 +39,7 @@ def case_of(who: str, net: Layer, in_shape: Shape, batch: int, dtype: Any) -> Ca
     """
     check_is_layer(net, who)
     if not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"{who}: batch must be a whole number of at least 1, got {batch!r}")
+        raise ValueError(f"{who}: batch must be at least 1, got {batch!r}")
     if not isinstance(in_shape, tuple | list) or not all(isinstance(size, int) and size > 0 for size in in_shape):
         raise ValueError(f"{who}: in_shape must be positive ints without the batch axis, got {in_shape!r}")
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -60,6 +47,35 @@ def case_of(who: str, net: Layer, in_shape: Shape, batch: int, dtype: Any) -> Ca
     key = jax.random.key(0)
     params, state = jax.eval_shape(lambda key: net.init(key, tuple(in_shape), dtype), key)
     return Case(params, jax.ShapeDtypeStruct((batch, *in_shape), dtype), state, key)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mark:
+    """A leaf layer's residuals, marked with its path among what containers hand up."""
+
+    arrays: Any
+    path: str = field(metadata={"static": True})
+
+
+def marks(tree: Any) -> tuple[list[Mark], list[Any]]:
+    """The marks in a tree of residuals, and whatever else there is."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Mark))
+    return [node for node in nodes if isinstance(node, Mark)], [node for node in nodes if not isinstance(node, Mark)]
+
+
+class Graph(NamedTuple):
+    """A traced function.
+
+    Attributes:
+        inputs: the tuple of its arguments, with a variable in the place of each array.
+        outputs: its result likewise; arrays that are one have the same variable, a number in the code has none.
+        jaxpr: the equations between them.
+    """
+
+    inputs: Any
+    outputs: Any
+    jaxpr: Jaxpr
 
 
 def graph_of(f: Callable, *args: Any) -> Graph:
@@ -71,7 +87,7 @@ def graph_of(f: Callable, *args: Any) -> Graph:
 
 
 def variables(tree: Any) -> set[Var]:
-    """The variables in a tree, each once; constant numbers are none."""
+    """The variables in a tree, each once."""
     return {leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Var)}
 
 
@@ -94,4 +110,5 @@ def dependents(jaxpr: Jaxpr, start: Iterable[Var]) -> set[Var]:
 
 def bytes_of(arrays: Iterable[Var]) -> int:
     """What they take together."""
-    return sum(array.aval.size * array.aval.dtype.itemsize for array in arrays)  # pyright: ignore
+    shapes: list[Any] = [array.aval for array in arrays]
+    return sum(shape.size * shape.dtype.itemsize for shape in shapes)

@@ -6,15 +6,15 @@ the derivatives of the plain formula's steps happen to name: for the pool all of
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
-from handgrad import compile
-from handgrad.insight.flow import Case, bytes_of, case_of, dependents, graph_of, variables
+from handgrad.compile import jit, temporary_bytes
+from handgrad.insight.flow import Case, Mark, bytes_of, case_of, dependents, graph_of, marks, variables
 from handgrad.insight.leaves import Wrapped, innermost, is_by_hand, leaf_layers, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
@@ -27,18 +27,18 @@ class LedgerRow(NamedTuple):
         name: where it lies in the net, `residual1/body/conv1`.
         kind: its class.
         backward: "by hand", or "jax.vjp" where the layer has no backward of its own.
-        by_hand: what its forward keeps for its backward.
+        hand: what its forward keeps for its backward.
         automatic: what `jax.vjp` of its apply_train keeps.
-        constants: what `jax.vjp` holds besides that depends on no input, such as the zeros beside a mask: a compiled
-            gradient makes them anew, run op by op they are held.
-        twice: the part of by_hand that a layer before it keeps too.
-        twice_automatic: likewise of automatic.
+        constants: what `jax.vjp` holds besides and depends on no input, such as the zeros beside a mask: compiled, they
+            are made anew; run op by op, they are held.
+        twice: the part of `hand` that a layer before it keeps too.
+        twice_automatic: likewise of `automatic`.
     """
 
     name: str
     kind: str
     backward: str
-    by_hand: int
+    hand: int
     automatic: int
     constants: int
     twice: int
@@ -47,7 +47,7 @@ class LedgerRow(NamedTuple):
     @property
     def saved(self) -> int:
         """What the rule by hand does not keep; below 0 where it keeps more."""
-        return self.automatic - self.by_hand
+        return self.automatic - self.hand
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,18 @@ class Ledger:
     Attributes:
         rows: one for each leaf layer, in order; a last one, `(containers)`, for what they keep beside their layers.
         batch: for how many examples.
-        temporary: the memory beside arguments and results that the gradient by hand takes at its peak, compiled, as XLA
-            reports it; None where it was left out.
-        temporary_automatic: that of `jax.grad`.
+        temporary: the memory beside arguments and results that the compiled gradient takes at its peak, as XLA plans
+            it: (by hand, by jax.grad); None where it was left out.
     """
 
     rows: tuple[LedgerRow, ...]
     batch: int
-    temporary: int | None = None
-    temporary_automatic: int | None = None
+    temporary: tuple[int, int] | None = None
 
     @property
-    def by_hand(self) -> int:
+    def hand(self) -> int:
         """What the net keeps from forward to backward by hand; an array that several layers keep counts once."""
-        return sum(row.by_hand - row.twice for row in self.rows)
+        return sum(row.hand - row.twice for row in self.rows)
 
     @property
     def automatic(self) -> int:
@@ -78,23 +76,30 @@ class Ledger:
         return sum(row.automatic - row.twice_automatic for row in self.rows)
 
     @property
+    def constants(self) -> int:
+        """What jax.vjp of the net holds of constants."""
+        return sum(row.constants for row in self.rows)
+
+    @property
     def saved(self) -> int:
         """What the net does not keep by hand."""
-        return self.automatic - self.by_hand
+        return self.automatic - self.hand
 
     def __str__(self) -> str:
-        """The table: by layer, then the net with each array once, then what XLA reports."""
+        """The table: by layer, then the net with each array once, then what XLA plans."""
         header = ("layer", "kind", "backward", "by hand", "jax.grad", "")
-        body = [(r.name, r.kind, r.backward, _text(r.by_hand), _text(r.automatic), _verdict(r)) for r in self.rows]
+        body = [
+            (r.name, r.kind, r.backward, *_texts(r.hand, r.automatic), _verdict(r.hand, r.automatic)) for r in self.rows
+        ]
         twice = sum(row.twice for row in self.rows), sum(row.twice_automatic for row in self.rows)
         if any(twice):
-            body.append(("(kept twice)", "", "", *(_text(-count) for count in twice), ""))
-        body.append(("net", f"batch of {self.batch}", "", _text(self.by_hand), _text(self.automatic), _verdict(self)))
-        if self.temporary is not None and self.temporary_automatic is not None:
-            body.append(("XLA's peak", "", "", _text(self.temporary), _text(self.temporary_automatic), ""))
-        constants = sum(row.constants for row in self.rows)
-        note = [f"bytes; jax.vjp holds {constants:,} more of constants, which XLA makes anew"] if constants else []
-        return "\n".join([*table([header, *body], "<<<>><"), *(note or ["bytes"])])
+            body.append(("(kept twice)", "", "", *_texts(-twice[0], -twice[1]), ""))
+        totals = [("net", (self.hand, self.automatic)), ("XLA's peak", self.temporary)]
+        body += [(name, "", "", *_texts(*pair), _verdict(*pair)) for name, pair in totals if pair is not None]
+        lines = [f"bytes kept for backward, batch of {self.batch}", *table([header, *body], "<<<>><")]
+        if self.constants:
+            lines.append(f"jax.vjp holds {self.constants:,} more of constants, which XLA makes anew")
+        return "\n".join(lines)
 
 
 def ledger(net: Layer, in_shape: Shape, batch: int = 1, dtype: Any = jnp.float32, *, temporary: bool = True) -> Ledger:
@@ -102,21 +107,21 @@ def ledger(net: Layer, in_shape: Shape, batch: int = 1, dtype: Any = jnp.float32
 
     By hand they are the residuals of the layer's `forward`. Automatic are the arrays that jax.vjp of its `apply_train`,
     in params and x, holds until dy comes. Left out on both sides is what is there anyway: parameters, state and key.
-    The input of the net counts. One array may be kept by two layers, as a tanh's output that is also the input of the
-    next dense layer; each has it in its row, and in the net it counts once. Which arrays are one is read off the
-    function as JAX traces it; XLA may still do better, by fusing or computing again, so the memory that it reports for
-    the compiled gradient in the parameters (in x, where there are none) stands below.
+    The net's input counts. One array may be kept by two layers, as a tanh's output that is also the input of the next
+    dense layer: each has it in its row, and in the net it counts once. Which arrays are one is read off the function as
+    JAX traces it. XLA may do better still, by fusing or computing again, so the last line has the memory that it plans
+    for the compiled gradient in the parameters (in x, where there are none).
 
     Args:
         net: any layer; one without a backward of its own keeps x, and its row says "jax.vjp".
         in_shape: the shape of an input, without the batch axis.
         batch: how many examples.
         dtype: of parameters and inputs.
-        temporary: whether to compile both gradients for XLA's figure: seconds, for a large net minutes. Without it
-            nothing is compiled, and nothing is allocated either way.
+        temporary: whether to compile both gradients for XLA's figure: seconds, for a large net minutes. Nothing is
+            computed or allocated either way.
 
     Returns:
-        A Ledger: `.rows`, `.by_hand`, `.automatic`, `.saved`, and as a string a table.
+        A Ledger: `.rows`, `.hand`, `.automatic`, `.saved`, `.temporary`, and as a string a table.
 
     Raises:
         TypeError: something that is no layer, or a dtype that is not floating.
@@ -126,42 +131,33 @@ def ledger(net: Layer, in_shape: Shape, batch: int = 1, dtype: Any = jnp.float32
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Conv(4, 3), hg.Relu(), hg.MaxPool(2), hg.Flatten(), hg.Dense(10))
         >>> print(ledger(net, (8, 8, 1), batch=100, temporary=False))
-        layer      kind          backward  by hand  jax.grad
-        conv1      Conv          by hand    25,600    25,600
-        relu1      Relu          by hand    25,600    25,600
-        maxpool1   MaxPool       by hand     6,400   102,400  saves 94 %
-        flatten1   Flatten       by hand         -         -
-        dense1     Dense         by hand    25,600    25,600
-        net        batch of 100             83,200   179,200  saves 54 %
-        bytes; jax.vjp holds 102,400 more of constants, which XLA makes anew
+        bytes kept for backward, batch of 100
+        layer     kind     backward  by hand  jax.grad
+        conv1     Conv     by hand    25,600    25,600
+        relu1     Relu     by hand    25,600    25,600
+        maxpool1  MaxPool  by hand     6,400   102,400  saves 94 %
+        flatten1  Flatten  by hand         -         -
+        dense1    Dense    by hand    25,600    25,600
+        net                           83,200   179,200  saves 54 %
+        jax.vjp holds 102,400 more of constants, which XLA makes anew
     """
     case = case_of("ledger", net, in_shape, batch, dtype)
-    by_hand, automatic = _kept(ByHand, net, case), _kept(Automatic, net, case)
+    hand, automatic = _kept(ByHand, net, case), _kept(Automatic, net, case)
     rows: list[LedgerRow] = []
     before: set[Var] = set()
     before_automatic: set[Var] = set()
     for path, layer in leaf_layers(net):
-        own, other, constants = by_hand.layers[path], automatic.layers[path], automatic.constants[path]
+        own, other, constants = hand.layers[path], automatic.layers[path], automatic.constants[path]
         kind, rule = type(innermost(layer)).__name__, "by hand" if is_by_hand(layer) else "jax.vjp"
         sizes = (own, other, constants, own & before, other & before_automatic)
         rows.append(LedgerRow(path, kind, rule, *map(bytes_of, sizes)))
         before, before_automatic = before | own, before_automatic | other
-    whole, constants = _kept_whole(net, case)
+    whole, constants = _kept_by_vjp(net, case)
+    beside = bytes_of(hand.others - before), whole - bytes_of(before_automatic)
     constants -= sum(row.constants for row in rows)
-    containers = bytes_of(by_hand.others - before), whole - bytes_of(before_automatic), constants
-    if any(containers):
-        rows.append(LedgerRow("(containers)", "", "", *containers, 0, 0))
-    peaks = _temporary(net, case) if temporary else (None, None)
-    return Ledger(tuple(rows), batch, *peaks)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Kept:
-    """What a leaf keeps, marked with its path among what its containers keep."""
-
-    arrays: Any
-    path: str = field(metadata={"static": True})
+    if any((*beside, constants)):
+        rows.append(LedgerRow("(containers)", "", "", *beside, constants, 0, 0))
+    return Ledger(tuple(rows), batch, _temporary(net, case) if temporary else None)
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,48 +169,46 @@ class ByHand(Wrapped):
     ) -> tuple[Array, State, Residuals]:
         """The layer's forward."""
         y, new_state, residuals = self.layer.forward(params, x, state, key)
-        return y, new_state, Kept(residuals, self.path)
+        return y, new_state, Mark(residuals, self.path)
 
 
 @dataclass(frozen=True, repr=False)
 class Automatic(Wrapped):
-    """A layer whose residuals are those of jax.vjp, which gives them as the arrays of the function it returns."""
+    """A layer whose residuals are those of jax.vjp: the function that it returns is a pytree of them."""
 
     def forward(
         self, params: Params, x: Array, state: State = (), key: Array | None = None
     ) -> tuple[Array, State, Residuals]:
         """The layer's apply_train under jax.vjp."""
         y, back, new_state = _vjp(self.layer, params, x, state, key)
-        return y, new_state, Kept(back, self.path)
+        return y, new_state, Mark(back, self.path)
 
 
 def _vjp(layer: Layer, params: Params, x: Array, state: State, key: Array | None) -> tuple[Array, Callable, State]:
     return jax.vjp(lambda params, x: layer.apply_train(params, x, state, key), params, x, has_aux=True)
 
 
-class _Arrays(NamedTuple):
-    """The arrays that the leaves keep, and the constants among them, by path; and those kept outside of leaves."""
+class _Kept(NamedTuple):
+    """The arrays that leaves keep, and the constants, by path; and what is kept outside of leaves."""
 
     layers: dict[str, set[Var]]
     constants: dict[str, set[Var]]
     others: set[Var]
 
 
-def _kept(wrap: Callable[[Layer, str], Layer], net: Layer, case: Case) -> _Arrays:
+def _kept(wrap: Callable[[Layer, str], Layer], net: Layer, case: Case) -> _Kept:
     wrapped = wrap_leaves(wrap, net)
     graph = graph_of(lambda *args: wrapped.forward(*args)[2], *case)
     given, varying = _given(graph.inputs), dependents(graph.jaxpr, variables(graph.inputs))
-    nodes = jax.tree.leaves(graph.outputs, is_leaf=lambda node: isinstance(node, Kept))
+    found, others = marks(graph.outputs)
     layers: dict[str, set[Var]] = {path: set() for path, _ in leaf_layers(net)}
-    for node in nodes:
-        if isinstance(node, Kept):
-            layers[node.path] |= variables(node.arrays) - given
+    for mark in found:
+        layers[mark.path] |= variables(mark.arrays) - given
     constants = {path: arrays - varying for path, arrays in layers.items()}
-    others = variables([node for node in nodes if not isinstance(node, Kept)]) - given
-    return _Arrays({path: arrays & varying for path, arrays in layers.items()}, constants, others & varying)
+    return _Kept({path: arrays & varying for path, arrays in layers.items()}, constants, variables(others) - given)
 
 
-def _kept_whole(net: Layer, case: Case) -> tuple[int, int]:
+def _kept_by_vjp(net: Layer, case: Case) -> tuple[int, int]:
     """The bytes that jax.vjp of the whole net keeps, each array once; and of constants."""
     graph = graph_of(lambda *args: _vjp(net, *args)[1], *case)
     varying = dependents(graph.jaxpr, variables(graph.inputs))
@@ -229,7 +223,7 @@ def _given(inputs: Any) -> set[Var]:
 
 
 def _temporary(net: Layer, case: Case) -> tuple[int, int]:
-    """The temporary bytes of both gradients, compiled alike, for a cotangent that is given."""
+    """The temporary bytes of both gradients, compiled alike, for a cotangent dy that is given."""
 
     def by_hand(params: Params, x: Array, state: State, key: Array, dy: Array) -> Any:
         y, new_state, residuals = net.forward(params, x, state, key)
@@ -242,20 +236,16 @@ def _temporary(net: Layer, case: Case) -> tuple[int, int]:
         return y, new_state, dparams if jax.tree.leaves(dparams) else dx
 
     dy, _ = jax.eval_shape(net.apply_train, *case)
-    sizes = [
-        compile.temporary_bytes(compile.jit(gradient).lower(*case, dy).compile()) for gradient in (by_hand, automatic)
-    ]
+    sizes = [temporary_bytes(jit(f).lower(*case, dy).compile()) for f in (by_hand, automatic)]
     return sizes[0], sizes[1]
 
 
-def _text(count: int) -> str:
-    return f"{count:,}" if count else "-"
+def _texts(*counts: int) -> tuple[str, ...]:
+    return tuple(f"{count:,}" if count else "-" for count in counts)
 
 
-def _verdict(row: LedgerRow | Ledger) -> str:
+def _verdict(hand: int, automatic: int) -> str:
     """How much of jax.grad's the rule by hand saves."""
-    if row.saved > 0:
-        return f"saves {100 * row.saved / row.automatic:.0f} %"
-    if row.saved < 0:
-        return f"keeps {-row.saved:,} more"
-    return ""
+    if hand < automatic:
+        return f"saves {100 * (1 - hand / automatic):.0f} %"
+    return f"{hand - automatic:,} more" if hand > automatic else ""

@@ -7,6 +7,7 @@ text and lines of middle tones that can be read on white paper as on a dark page
 
 from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
+from handgrad.viz.costs import cost, ledger
 from handgrad.viz.images import images
 from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
@@ -16,6 +17,8 @@ from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
+    "cost",
+    "ledger",
     "activations",
     "saliency",
     "alt_text",
