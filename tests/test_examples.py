@@ -53,6 +53,14 @@ def test_augmentations_are_drawn(tmp_path):
     assert (tmp_path / "augment.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
+def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
+    output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
+    assert re.search(says, output) and "batch of 64" in output
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
