@@ -205,7 +205,8 @@ def _kept(wrap: Callable[[Layer, str], Layer], net: Layer, case: Case) -> _Kept:
     for mark in found:
         layers[mark.path] |= variables(mark.arrays) - given
     constants = {path: arrays - varying for path, arrays in layers.items()}
-    return _Kept({path: arrays & varying for path, arrays in layers.items()}, constants, variables(others) - given)
+    varied = {path: arrays & varying for path, arrays in layers.items()}
+    return _Kept(varied, constants, (variables(others) - given) & varying)
 
 
 def _kept_by_vjp(net: Layer, case: Case) -> tuple[int, int]:
