@@ -10,7 +10,8 @@ from handgrad.insight.per_example import clipped_grad, per_example_grads, per_ex
 from handgrad.insight.report import Report, Row
 from handgrad.insight.saliency import activations, grad_cam, integrated_gradients, saliency, smooth_grad
 from handgrad.insight.summary import Summary, SummaryRow, summary
-from handgrad.insight.trace import Trace, TraceRow, trace
+from handgrad.insight.trace import Trace, trace
+from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow
 
 __all__ = [
     "Report",
@@ -19,6 +20,8 @@ __all__ = [
     "SummaryRow",
     "Trace",
     "TraceRow",
+    "Finding",
+    "NonFinite",
     "check_gradients",
     "check_layer",
     "summary",
