@@ -13,7 +13,6 @@ from handgrad.insight.saliency import activations, grad_cam, integrated_gradient
 from handgrad.insight.summary import Summary, SummaryRow, summary
 from handgrad.insight.trace import Trace, trace
 from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow
-from handgrad.insight.trace import Trace, TraceRow, trace
 from handgrad.insight.wiggle import WiggleCost, wiggle, wiggle_cost, wiggle_signs, wiggle_value_and_grad
 
 __all__ = [

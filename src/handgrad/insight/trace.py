@@ -166,7 +166,8 @@ def trace(objective: Objective) -> Callable[..., Trace]:
         >>> params, state = net.init(jax.random.key(0), (5,), jnp.float64)
         >>> x, y = jax.random.normal(jax.random.key(1), (6, 5), jnp.float64), jnp.array([0, 1, 2, 0, 1, 2])
         >>> params["dense1"]["bias"] -= 1e3  # far below 0, whatever x
-        >>> print(trace(hg.Objective(net, hg.SoftmaxCrossEntropy()))(params, x, y, state).findings[0])
+        >>> look = jax.jit(trace(hg.Objective(net, hg.SoftmaxCrossEntropy())))
+        >>> print(look(params, x, y, state).findings[0])
         relu1 dies: 100 % of its units are dead
     """
     if not isinstance(objective, Objective):

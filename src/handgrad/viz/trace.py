@@ -67,7 +67,8 @@ def trace(traces: Any, value: str = "delta", ax: "Axes | None" = None) -> "Axes"
     numbers = np.array([record[value] for record in records], float).T  # None is NaN
     known = [i for i, row in enumerate(numbers) if np.isfinite(row).any()]
     if not known:
-        raise ValueError(f"trace: no layer here has a {value!r}{' but ReLU and ReLU6' * (value == 'dead')}")
+        why = ", only ReLU and ReLU6 have" if value == "dead" else ""
+        raise ValueError(f"trace: no layer here has a {value!r}{why}")
     names, numbers = [shortened(names[i], 28) for i in known], numbers[known]
     height = min(max(0.27 * len(names) + 1.3, 2.7), TALLEST)
     ax = canvas(ax, 6.4, height)
