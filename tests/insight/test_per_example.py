@@ -48,9 +48,12 @@ class Whole(Chain):
 
 
 def case(net, in_shape, batch=4):
-    params, state = net.init(jax.random.key(0), in_shape, jnp.float64)
-    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(1), p.shape, p.dtype), params)
-    return params, jax.random.normal(jax.random.key(2), (batch, *in_shape)), jnp.arange(batch) % 3, state
+    """Params, x, y and state of random numbers, without anything to compile."""
+    random = np.random.default_rng(0)
+    params, state = jax.eval_shape(lambda: net.init(jax.random.key(0), in_shape, jnp.float64))
+    params = jax.tree.map(lambda p: jnp.asarray(random.normal(scale=0.5, size=p.shape)), params)
+    state = jax.tree.map(lambda s: jnp.asarray(random.uniform(0.5, 1.5, s.shape)), state)
+    return params, jnp.asarray(random.normal(size=(batch, *in_shape))), jnp.asarray(np.arange(batch) % 3), state
 
 
 def automatic(objective, params, x, y, state=()):
@@ -124,7 +127,7 @@ def test_each_example_is_a_batch_of_one_for_the_loss(loss, l2):
     """Class weights divide out in a batch of one; an ignored example has a gradient of the penalty alone."""
     net, in_shape = NETS["dense"]
     params, x, y, state = case(net, in_shape)
-    y = y if isinstance(loss, hg.SoftmaxCrossEntropy) else jax.random.normal(jax.random.key(5), (4, 3))
+    y = y if isinstance(loss, hg.SoftmaxCrossEntropy) else jnp.asarray(np.random.default_rng(5).normal(size=(4, 3)))
     check(hg.Objective(net, loss, l2=l2), (params, x, y, state))
 
 
@@ -152,8 +155,14 @@ def test_each_example_has_the_masks_of_the_whole_batch(batch):
 def test_whether_a_layer_uses_its_key_is_read_from_its_jaxpr():
     net = hg.Chain(hg.Dense(3), NoisyScale(), Scale(), Whole(hg.Dense(2), hg.Relu()), Whole(hg.Dropout(0.5)))
     params, x, y, state = case(net, (2,))
-    seen = opened(hg.Objective(net, LOSS))(params, x, y % 2, state, jax.random.key(0)).layers
-    assert [uses_key(layer, seen[name]) for name, layer in net.items()] == [False, True, False, False, True]
+    found = []
+
+    def trace(key):
+        seen = opened(hg.Objective(net, LOSS))(params, x, y % 2, state, key).layers
+        found.extend(uses_key(layer, seen[name]) for name, layer in net.items())
+
+    jax.eval_shape(trace, jax.random.key(0))
+    assert found == [False, True, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,7 @@ def test_whether_a_layer_uses_its_key_is_read_from_its_jaxpr():
 )
 def test_both_forms_of_the_ghost_norm_agree_also_a_few_examples_at_once(layer, channels, monkeypatch):
     params, x, _, _ = case(layer, (5, 4, channels))
-    dy = jax.random.normal(jax.random.key(3), jax.eval_shape(layer.apply, params, x).shape)
+    dy = jnp.asarray(np.random.default_rng(3).normal(size=jax.eval_shape(layer.apply, params, x).shape))
 
     def alone(x, dy):
         return jnp.sum(jnp.square(layer.backward(params, {"x": x[None]}, dy[None])[1]["kernel"]))
@@ -267,8 +276,9 @@ def test_a_gradient_of_zero_is_no_nan(l2):
 def test_a_net_without_parameters():
     objective, x, y = hg.Objective(hg.Chain(hg.Relu(), hg.Flatten()), LOSS), jnp.ones((2, 3)), jnp.array([0, 1])
     for params in ({}, ()):
-        assert hg.per_example_norms(objective)(params, x, y).tolist() == [0, 0]
-        assert hg.per_example_grads(objective)(params, x, y) == hg.clipped_grad(objective, 1.0)(params, x, y) == params
+        tools = hg.per_example_norms, hg.per_example_grads, lambda objective: hg.clipped_grad(objective, 1.0)
+        norms, *grads = jax.jit(lambda params: [tool(objective)(params, x, y) for tool in tools])(params)  # noqa: B023
+        assert norms.tolist() == [0, 0] and grads == [params, params]
 
 
 def test_half_precision_is_summed_in_float32():
@@ -296,14 +306,14 @@ def test_noise_is_normal_with_the_deviation_that_was_asked_for_and_leaves_the_ma
 
 
 def test_bad_labels():
-    net, in_shape = NETS["dense"]
-    params, x, _, state = case(net, in_shape)
+    net = hg.Dense(3)
+    params, x, _, state = case(net, (2,))
     norms = hg.per_example_norms(hg.Objective(net, LOSS))
     with pytest.raises(ValueError, match="labels must be from 0 to 2, got 7 at index 1"):
-        norms(params, x, np.array([0, 7, 1, 2]), state)
+        jax.eval_shape(lambda: norms(params, x, np.array([0, 7, 1, 2]), state))
     with pytest.raises(ValueError, match=r"int labels must have shape \(4,\)"):
-        norms(params, x, jnp.array([0, 1]), state)
-    assert np.isnan(norms(params, x, jnp.array([0, 7, 1, 2]), state)).tolist() == [False, True, False, False]
+        jax.eval_shape(lambda: norms(params, x, jnp.array([0, 1]), state))
+    assert np.isnan(jax.jit(norms)(params, x, jnp.array([0, 7, 1, 2]), state)).tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize("tool", [hg.per_example_grads, hg.per_example_norms, lambda o: hg.clipped_grad(o, 1.0)])

@@ -1,8 +1,8 @@
 """Dense, Conv and ConvTranspose as one: y = Σ_k a_k W_k + b for each example, with rows a_k (T, I) at T places.
 
 A dense layer has one k; a convolution one for each element of its kernel, whose rows are the input moved by it. All
-that is said of a kernel's gradient in an example, dW_k = a_kᵀ δ, follows from these rows and from δ (T, O). A transposed
-convolution is the dual: there δ is moved and the input stays, dW_k = x ᵀ(δ moved by k).
+that is said of a kernel's gradient in an example, dW_k = a_kᵀ δ, follows from these rows and from δ (T, O). In a
+transposed convolution, the dual, it is δ that is moved: dW_k = xᵀ δ_k.
 """
 
 from functools import reduce
@@ -111,10 +111,8 @@ def per_example_kernels(layer: Layer, seen: Seen) -> Any:
     """The gradients of kernel and bias for each example, (N, ...)."""
     parts, still = factors(layer, seen.params, seen.x, seen.dy)
     kernel = jnp.stack([_product(a, still) for a in parts], 1)  # (N, K, G, I, O)
-    if isinstance(layer, ConvTranspose):  # (K, C, O/G): groups beside the inputs, which stay
-        kernel = jnp.swapaxes(kernel, -1, -2)
-    else:  # (K, C/G, O): groups beside the features
-        kernel = jnp.moveaxis(kernel, 2, -2)
+    transposed = isinstance(layer, ConvTranspose)  # its kernel is (K, C, O/G), that of the others (K, C/G, O)
+    kernel = jnp.swapaxes(kernel, -1, -2) if transposed else jnp.moveaxis(kernel, 2, -2)
     grads = {"kernel": kernel.reshape(kernel.shape[0], *seen.params["kernel"].shape)}
     return grads | {"bias": _bias(seen)} if "bias" in seen.params else grads
 
