@@ -17,6 +17,7 @@ from handgrad.insight import (
     check_layer,
     clipped_grad,
     cost,
+    descend_2d,
     gauss_newton_diagonal,
     gauss_newton_product,
     grad_cam,
@@ -34,6 +35,10 @@ from handgrad.insight import (
     smooth_grad,
     summary,
     trace,
+    wiggle,
+    wiggle_cost,
+    wiggle_signs,
+    wiggle_value_and_grad,
 )
 from handgrad.layers import (
     AdaptiveAvgPool,
@@ -192,6 +197,7 @@ __all__ = [
     "confusion_matrix",
     "cost",
     "data",
+    "descend_2d",
     "distributed",
     "evaluate",
     "fit",
@@ -236,5 +242,9 @@ __all__ = [
     "trace",
     "value_and_grad",
     "viz",
+    "wiggle",
+    "wiggle_cost",
+    "wiggle_signs",
+    "wiggle_value_and_grad",
     "zero_one_loss",
 ]
