@@ -22,7 +22,7 @@ from handgrad.ops.precision import sum_places, wide
 
 # Numbers in the rows of the examples that are taken at once: on CPU about what its caches hold, else what memory does.
 AT_ONCE_ON_CPU, AT_ONCE = 2**20, 2**28
-NARROW = 8  # inputs of a row, below which the rows of all k are put side by side: one product in the place of many
+NARROW = 8  # inputs of a row, below which the rows of all k make one product in the place of many
 
 
 def is_affine(layer: Layer) -> bool:
@@ -99,12 +99,12 @@ def _squares(parts: list[Array], delta: Array, form: str | None) -> Array:
     (places, inputs), features = parts[0].shape[2:], delta.shape[3]
     inputs *= len(parts)
     form = form or ("gram" if places * (inputs + features) < inputs * features else "direct")
-    if parts[0].shape[3] < NARROW:
-        parts = [jnp.concatenate(parts, -1)]
     if form == "gram":
         alike = reduce(jnp.add, [wide(jnp.matmul(a, jnp.swapaxes(a, 2, 3))) for a in parts])
         return sum_each(alike * wide(jnp.matmul(delta, jnp.swapaxes(delta, 2, 3))))
-    return reduce(jnp.add, [sum_squares(_product(a, delta)) for a in parts])
+    if parts[0].shape[3] < NARROW:
+        return sum_squares(jnp.einsum("ngkti,ngto->ngkio", jnp.stack(parts, 2), delta))
+    return sum_each(reduce(jnp.add, [jnp.square(wide(_product(a, delta))) for a in parts]))
 
 
 def per_example_kernels(layer: Layer, seen: Seen) -> Any:
@@ -129,7 +129,7 @@ def sum_each(x: Array) -> Array:
 
 def _product(a: Array, delta: Array) -> Array:
     """aᵀ δ for each example and group."""
-    return jnp.matmul(jnp.swapaxes(a, 2, 3), delta)
+    return jnp.einsum("ngti,ngto->ngio", a, delta)
 
 
 def _bias(seen: Seen) -> Array:
