@@ -116,6 +116,7 @@ from handgrad.training import (
     mixed_precision,
     predict,
 )
+from handgrad.viz import demo_2d
 
 __version__ = "0.1.0"
 
@@ -189,6 +190,7 @@ __all__ = [
     "clipped_grad",
     "confusion_matrix",
     "data",
+    "demo_2d",
     "distributed",
     "evaluate",
     "fit",

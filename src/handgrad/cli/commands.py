@@ -9,6 +9,7 @@ import handgrad
 from handgrad.benchmark import SECTIONS
 from handgrad.cli.bench import bench
 from handgrad.cli.check import check, summary
+from handgrad.cli.pages import add_demo
 from handgrad.cli.planted import ERRORS
 from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
 from handgrad.models import NAMES
@@ -61,7 +62,7 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary, _add_bench):
+    for add in (_add_train, _add_check, _add_summary, _add_bench, add_demo):
         add(commands)
     return parser
 

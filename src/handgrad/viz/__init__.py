@@ -7,6 +7,7 @@ text and lines of middle tones that can be read on white paper as on a dark page
 
 from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
+from handgrad.viz.demo import demo_2d
 from handgrad.viz.images import images
 from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
@@ -21,6 +22,7 @@ __all__ = [
     "alt_text",
     "confusion",
     "confusion_text",
+    "demo_2d",
     "draw_run",
     "images",
     "kernels",
