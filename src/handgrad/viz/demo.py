@@ -1,7 +1,7 @@
 """The lecture's optimisation demo as one page: a small net learns a problem in the plane, step by step under a slider.
 
-A frame holds the net's weights and the gradient there; the page computes the boundary from the weights. So 54 runs of 60
-frames are half a megabyte, where pictures of the boundary would be ten times that.
+A frame holds the net's weights and the gradient there; the page computes the boundary from the weights. So 54 runs of
+60 frames are half a megabyte, where pictures of the boundary would be ten times that.
 """
 
 import base64
@@ -34,10 +34,10 @@ def demo_2d(
 ) -> Path:
     """Train small nets on problems in the plane, and write a page that plays their training: no network, no server.
 
-    A net of one hidden layer of H units says o = c + Σ_j v_j f(w_j · x + b_j), and is asked for the sign of o. It learns
-    by gradient descent with heavy ball on all n points, m ← β m + g, θ ← θ - η m, by hand-derived gradients g of the
-    binary cross-entropy. Every combination of problem, H, η and β is trained, all from the seed; those of one net start
-    alike. The page shows boundary, net, weights, gradients and loss at each frame, and lets choose, drag and play.
+    A net of one hidden layer of H units says o = c + Σ_j v_j f(w_j · x + b_j), and is asked for the sign of o. It
+    learns by gradient descent with heavy ball on all n points, m ← β m + g, θ ← θ - η m, by hand-derived gradients g
+    of the binary cross-entropy. Every combination of problem, H, η and β is trained, all from the seed; those of one
+    net start alike. The page shows boundary, net, weights, gradients and loss at each frame; one chooses, drags, plays.
 
     Args:
         out: the file to write; its folder is made if need be.
@@ -59,8 +59,8 @@ def demo_2d(
 
     Example:
         >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> demo_2d(folder / "demo.html", "xor", hidden=[2], learning_rates=[1.0], momenta=[0.9], frames=5, steps=50).name
+        >>> page = Path(tempfile.mkdtemp()) / "demo.html"
+        >>> demo_2d(page, "xor", hidden=[2], learning_rates=[1.0], momenta=[0.9], frames=5, steps=50).name
         'demo.html'
     """
     problems = (problems,) if isinstance(problems, str) else tuple(problems)

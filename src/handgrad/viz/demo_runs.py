@@ -89,13 +89,14 @@ def demo_runs(
     """
     x, y = two_d_problem(problem, n, seed)
     at = frame_steps(steps, frames)
-    rates, betas = (a.ravel() for a in np.meshgrid(np.float32(learning_rates), np.float32(momenta), indexing="ij"))
+    pairs = [(rate, beta) for rate in learning_rates for beta in momenta]
+    rates, betas = np.asarray(pairs, np.float32).T
     net = demo_net(hidden, activation)
     params, _ = net.init(jax.random.key(seed), (2,), jnp.float32)
     gaps = np.diff(at, prepend=0).astype(np.int32)
     found = _train(net, params, *map(jnp.asarray, (x, y[:, None], gaps, rates, betas)))
-    pairs = [(rate, beta) for rate in learning_rates for beta in momenta]
-    return [Run(hidden, *pair, at, *parts) for pair, *parts in zip(pairs, *map(np.asarray, found), strict=True)]
+    ways = zip(pairs, *map(np.asarray, found), strict=True)
+    return [Run(hidden, rate, beta, at, params, grads, loss) for (rate, beta), params, grads, loss in ways]
 
 
 def frame_steps(steps: int, frames: int) -> np.ndarray:
