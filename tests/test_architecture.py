@@ -17,6 +17,7 @@ BOTTOM = [
     "compile",
     "memory",
     "mesh",
+    "timing",
 ]  # these import nothing of ours
 ORDER = [
     *["ops", *BOTTOM, "layers", "losses", "gradient", "bridge", "insight", "training", "models", "benchmark"],

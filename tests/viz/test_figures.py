@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import image as images
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 import handgrad as hg
 from handgrad import viz
+from handgrad.insight import Cost, CostRow, Path, WiggleCost
 
 matplotlib = importlib.import_module("matplotlib")
 CLASSES = tuple("0123456789")
@@ -196,6 +198,9 @@ def test_confusion_text_needs_no_matplotlib(monkeypatch):
     assert table[3].split() == ["cow", "·", "·", "·", "-"]
 
 
+PATH = Path(jnp.array([[1.0, 1.0], [0.5, 0.5]]), jnp.array([1.0, 0.25]))
+ROWS = [CostRow(f"conv{i}", "Conv", "by hand", 10, 20, 1.0 * i, 2.0 * i) for i in (1, 2)]
+COST = Cost(tuple(ROWS), 3.0, 6.0, 8)
 TRACE = {"name": ["dense1", "relu1"], "delta": [1.0, 0.1], "findings": ["dense1 makes the output explode, 153 times"]}
 
 FIGURES = {
@@ -206,6 +211,11 @@ FIGURES = {
     "images": lambda ax: viz.images(np.eye(4)[None, :, :, None], ["one"], ax, title="a diagonal"),
     "saliency": lambda ax: viz.saliency(np.eye(4)[..., None], {"a": np.eye(4), "b": -np.eye(2)}, ax, title="why"),
     "activations": lambda ax: viz.activations({"conv1": np.eye(4)[None, :, :, None]}, ax=ax),
+    "ledger": lambda ax: viz.ledger(hg.ledger(hg.Chain(hg.Relu(), hg.Tanh()), (64,), temporary=False), ax),
+    "cost": lambda ax: viz.cost(COST, ax),
+    "descend_2d": lambda ax: viz.descend_2d({"sgd": PATH}, "bowl", ax),
+    "wiggle_cost": lambda ax: viz.wiggle_cost([WiggleCost(100, 2.0, 0.5), WiggleCost(400, 16.0, 1.0)], ax),
+    "wiggle_signs": lambda ax: viz.wiggle_signs({"1e-6": (0.05, 0.08, 0.87), "1e-3": (0.95, 0.03, 0.02)}, ax),
     "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 

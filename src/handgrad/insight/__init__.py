@@ -2,13 +2,17 @@
 
 from handgrad.insight import rules
 from handgrad.insight.check import check_gradients, check_layer
+from handgrad.insight.cost import Cost, CostRow, cost
 from handgrad.insight.curvature import Sharpness, gauss_newton_diagonal, gauss_newton_product, hvp, sharpness
+from handgrad.insight.descent import SURFACES, Path, Surface, descend_2d
 from handgrad.insight.kfac import Factors, kfac, kfac_factors, kfac_value_and_grad
+from handgrad.insight.ledger import Ledger, LedgerRow, ledger
 from handgrad.insight.per_example import clipped_grad, per_example_grads, per_example_norms
 from handgrad.insight.report import Report, Row
 from handgrad.insight.saliency import activations, grad_cam, integrated_gradients, saliency, smooth_grad
 from handgrad.insight.summary import Summary, SummaryRow, summary
 from handgrad.insight.trace import Trace, TraceRow, trace
+from handgrad.insight.wiggle import WiggleCost, wiggle, wiggle_cost, wiggle_signs, wiggle_value_and_grad
 
 __all__ = [
     "Report",
@@ -21,6 +25,21 @@ __all__ = [
     "check_layer",
     "summary",
     "trace",
+    "SURFACES",
+    "Path",
+    "Surface",
+    "descend_2d",
+    "WiggleCost",
+    "wiggle",
+    "wiggle_cost",
+    "wiggle_signs",
+    "wiggle_value_and_grad",
+    "Cost",
+    "CostRow",
+    "Ledger",
+    "LedgerRow",
+    "cost",
+    "ledger",
     "Factors",
     "Sharpness",
     "gauss_newton_diagonal",

@@ -8,6 +8,8 @@ text and lines of middle tones that can be read on white paper as on a dark page
 from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.demo import demo_2d
+from handgrad.viz.costs import cost, ledger
+from handgrad.viz.descent import descend_2d, wiggle_cost, wiggle_signs
 from handgrad.viz.images import images
 from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
@@ -17,6 +19,11 @@ from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
+    "cost",
+    "descend_2d",
+    "wiggle_cost",
+    "wiggle_signs",
+    "ledger",
     "activations",
     "saliency",
     "alt_text",

@@ -1,0 +1,201 @@
+"""Learning without derivatives: wiggle a weight, see whether the loss falls, keep the better side.
+
+    L = loss(θ),   L' = loss(θ + ε e_i),   θ_i <- θ_i + step · sign(L - L')
+
+A sweep over N weights needs N losses and more, where backprop needs the time of about three for all of them. In float32
+a wiggle of 1e-6 moves most losses by less than they are rounded to: the sign is then 0, and the weight stays.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from handgrad.compile import jit
+from handgrad.gradient import Objective, grad
+from handgrad.layers.activation import Tanh
+from handgrad.layers.affine import Dense
+from handgrad.layers.container import Chain
+from handgrad.layers.layer import Array, Params, State
+from handgrad.losses import SoftmaxCrossEntropy
+from handgrad.timing import interleaved
+
+
+def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -> Callable[..., tuple[Params, Array]]:
+    """One sweep of the lecture's trainer: every weight in turn is wiggled and moved, each after those before it.
+
+    Args:
+        objective: whose loss is made small.
+        eps: how far a weight is wiggled, above 0.
+        step: how far it is moved; eps unless given.
+
+    Returns:
+        A function of (params, x, y, state=(), key=None) that gives (params, losses): the loss before each move, (N,)
+        in the order of `jax.tree.leaves`. One key's masks hold for the whole sweep.
+
+    Raises:
+        TypeError: something that is no Objective.
+        ValueError: eps that is not above 0, or params without a number in them.
+
+    Example:
+        >>> import handgrad as hg
+        >>> objective = hg.Objective(hg.Chain(hg.Dense(1, use_bias=False)), hg.MeanSquaredError())
+        >>> params = {"dense1": {"kernel": jnp.zeros((2, 1))}}  # L = (w·x - 1)² with x = (3, -1)
+        >>> moved, losses = wiggle(objective, 1e-3, step=0.1)(params, jnp.array([[3.0, -1.0]]), jnp.ones((1, 1)))
+        >>> moved["dense1"]["kernel"].ravel().round(3).tolist(), losses.round(3).tolist()
+        ([0.1, -0.1], [1.0, 0.49])
+    """
+    _check("wiggle", objective, eps)
+    move = eps if step is None else step
+
+    def sweep(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> tuple[Params, Array]:
+        flat, unravel, loss = _flat_loss("wiggle", objective, params, x, y, state, key)
+
+        def one(flat: Array, i: Array) -> tuple[Array, Array]:
+            before, after = loss(flat), loss(flat.at[i].add(jnp.asarray(eps, flat.dtype)))
+            return flat.at[i].add(move * jnp.sign(before - after).astype(flat.dtype)), before
+
+        flat, losses = lax.scan(one, flat, jnp.arange(flat.size))
+        return unravel(flat), losses
+
+    return sweep
+
+
+def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) -> Callable[..., Any]:
+    """The sign of each weight's slope by one wiggle of it, all from the same point: sign(L' - L), N + 1 losses.
+
+    Args:
+        objective: whose loss is looked at.
+        eps: how far a weight is wiggled, above 0.
+        at_once: how many weights are wiggled side by side by vmap; memory grows with it.
+
+    Returns:
+        A function of (params, x, y, state=(), key=None) that gives a tree like params of -1, 0 and 1; 0 where the loss
+        did not change.
+
+    Raises:
+        TypeError: something that is no Objective.
+        ValueError: eps that is not above 0, at_once below 1, or params without a number in them.
+
+    Example:
+        >>> import handgrad as hg
+        >>> objective = hg.Objective(hg.Chain(hg.Dense(1, use_bias=False)), hg.MeanSquaredError())
+        >>> params = {"dense1": {"kernel": jnp.zeros((3, 1))}}
+        >>> signs = wiggle_signs(objective, 1e-3)(params, jnp.array([[3.0, -1.0, 0.0]]), jnp.ones((1, 1)))
+        >>> signs["dense1"]["kernel"].ravel().tolist()
+        [-1.0, 1.0, 0.0]
+    """
+    _check("wiggle_signs", objective, eps)
+    if at_once < 1:
+        raise ValueError(f"wiggle_signs: at_once must be at least 1, got {at_once}")
+
+    def signs(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
+        flat, unravel, loss = _flat_loss("wiggle_signs", objective, params, x, y, state, key)
+        before = loss(flat)
+
+        def one(i: Array) -> Array:
+            return jnp.sign(loss(flat.at[i].add(jnp.asarray(eps, flat.dtype))) - before)
+
+        return unravel(lax.map(one, jnp.arange(flat.size), batch_size=at_once).astype(flat.dtype))
+
+    return signs
+
+
+def wiggle_value_and_grad(eps: float = 1e-6) -> Callable:
+    """A `value_and_grad` whose gradient is the wiggles' signs: with `hg.sgd(r)` each weight moves by r the better way.
+
+    Args:
+        eps: how far a weight is wiggled.
+
+    Example:
+        >>> import handgrad as hg
+        >>> net, optimizer = hg.Chain(hg.Dense(2)), hg.sgd(0.1)
+        >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
+        >>> step = hg.make_train_step(objective, optimizer, value_and_grad=wiggle_value_and_grad(1e-3))
+        >>> train_state = hg.init_train_state(net, optimizer, jax.random.key(0), (2,))
+        >>> for _ in range(20):
+        ...     train_state, metrics = step(train_state, jnp.eye(2, dtype="float32"), jnp.array([0, 1]))
+        >>> float(metrics.accuracy)
+        1.0
+    """
+
+    def wiggled(objective: Objective, argnums: int = 0, has_aux: bool = True) -> Callable:
+        if argnums != 0:
+            raise ValueError(f"wiggle_value_and_grad: argnums must be 0, the parameters, got {argnums!r}")
+        signs = wiggle_signs(objective, eps)
+
+        def both(
+            params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
+        ) -> tuple[Any, Any]:
+            if weights is not None:
+                raise ValueError("wiggle_value_and_grad: takes no weights of examples")
+            return objective(params, x, y, state, key), signs(params, x, y, state, key)
+
+        return both
+
+    return wiggled
+
+
+class WiggleCost(NamedTuple):
+    """One size of net: its parameters, and the milliseconds of a sweep of wiggles and of one gradient by hand."""
+
+    parameters: int
+    wiggle: float
+    backprop: float
+
+
+def wiggle_cost(
+    widths: Sequence[int] = (4, 8, 16, 32, 64), *, batch: int = 32, seconds: float = 2.0
+) -> list[WiggleCost]:
+    """Measure what the slopes of all weights cost, by wiggles and by backprop, as a net grows.
+
+    Args:
+        widths: of the two hidden layers of nets of 16 inputs and 4 outputs.
+        batch: how many examples.
+        seconds: about how long to measure each, once compiled; five rounds at least.
+
+    Returns:
+        A row for each width.
+
+    Raises:
+        ValueError: no width, or one below 1.
+
+    Example:
+        >>> [row.parameters for row in wiggle_cost((2, 4), batch=2, seconds=0)]
+        [52, 108]
+    """
+    if not widths or min(widths) < 1:
+        raise ValueError(f"wiggle_cost: widths must be at least 1, got {list(widths)}")
+    return [_one_cost(width, batch, seconds) for width in widths]
+
+
+def _one_cost(width: int, batch: int, seconds: float) -> WiggleCost:
+    net = Chain(Dense(width), Tanh(), Dense(width), Tanh(), Dense(4))
+    params, _ = net.init(jax.random.key(0), (16,), jnp.float32)
+    x, y = jax.random.normal(jax.random.key(1), (batch, 16), jnp.float32), jnp.arange(batch) % 4
+    objective = Objective(net, SoftmaxCrossEntropy())
+    ways = {"wiggle": jit(wiggle_signs(objective, 1e-3)), "backprop": jit(grad(objective))}
+    calls = {name: lambda way=way: jax.block_until_ready(way(params, x, y)) for name, way in ways.items()}
+    times = interleaved(calls, seconds=seconds)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return WiggleCost(count, times["wiggle"].median, times["backprop"].median)
+
+
+def _check(tool: str, objective: Any, eps: float) -> None:
+    if not isinstance(objective, Objective):
+        raise TypeError(f"{tool}: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
+    if not eps > 0:
+        raise ValueError(f"{tool}: eps must be above 0, got {eps}")
+
+
+def _flat_loss(
+    tool: str, objective: Objective, params: Params, x: Array, y: Array, state: State, key: Array | None
+) -> tuple[Array, Callable, Callable[[Array], Array]]:
+    """The parameters in a row, the way back, and the loss as a function of the row."""
+    flat, unravel = ravel_pytree(params)
+    if flat.size == 0:
+        raise ValueError(f"{tool}: params have no numbers to wiggle, got {params!r}")
+    return flat, unravel, lambda flat: objective(unravel(flat), x, y, state, key)[0]

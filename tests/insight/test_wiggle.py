@@ -1,0 +1,93 @@
+"""Wiggles beside the true gradient's signs, and beside a plain loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import handgrad as hg
+
+LOSS = hg.SoftmaxCrossEntropy()
+
+
+def case(net, in_shape=(4,), dtype=jnp.float64):
+    params, state = net.init(jax.random.key(0), in_shape, dtype)
+    params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(1), p.shape, p.dtype), params)
+    return (
+        params,
+        jax.random.normal(jax.random.key(2), (5, *in_shape), dtype),
+        jnp.arange(5) % 3,
+        state,
+        jax.random.key(3),
+    )
+
+
+NETS = {
+    "dense": hg.Chain(hg.Dense(4), hg.Tanh(), hg.Dense(3)),
+    "residual with dropout": hg.Chain(hg.Residual(hg.Chain(hg.Dense(4), hg.Dropout(0.5))), hg.Dense(3)),
+    "one layer": hg.Dense(3),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("at_once", [1, 7, 64])
+def test_in_float64_each_sign_is_the_gradients(name, at_once):
+    objective, args = hg.Objective(NETS[name], LOSS, l2=0.01), case(NETS[name])
+    signs = jax.jit(hg.wiggle_signs(objective, 1e-6, at_once=at_once))(*args)
+    gradient = ravel_pytree(jax.grad(objective, has_aux=True)(*args)[0])[0]
+    clear = np.abs(gradient) > 1e-5
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(ravel_pytree(signs)[0][clear], np.sign(gradient)[clear])
+
+
+def test_a_sweep_is_the_lectures_loop():
+    objective, args = hg.Objective(NETS["dense"], LOSS), case(NETS["dense"])
+    params, x, y, state, key = args
+    moved, losses = jax.jit(hg.wiggle(objective, 1e-6, step=0.01))(*args)
+    flat, unravel = ravel_pytree(params)
+    loss = jax.jit(lambda flat: objective(unravel(flat), x, y, state, key)[0])
+    weights, seen = np.asarray(flat).copy(), []
+    for i in range(len(weights)):
+        wiggled = weights.copy()
+        wiggled[i] += 1e-6
+        seen.append(float(loss(jnp.asarray(weights))))
+        weights[i] += 0.01 * np.sign(seen[-1] - float(loss(jnp.asarray(wiggled))))
+    np.testing.assert_allclose(ravel_pytree(moved)[0], weights, rtol=1e-12)
+    np.testing.assert_allclose(losses, seen, rtol=1e-12)
+    assert losses[-1] < losses[0]
+    lecture, _ = jax.jit(hg.wiggle(objective, 1e-3))(*args)  # moves by eps itself
+    np.testing.assert_allclose(np.abs(ravel_pytree(lecture)[0] - flat), 1e-3, rtol=1e-9)
+
+
+def test_where_the_loss_does_not_change_the_weight_stays():
+    """A unit that nothing sees, and float32, where most losses swallow a wiggle of 1e-8."""
+    net = hg.Chain(hg.Dense(4), hg.Relu(), hg.Dense(3))
+    params, x, y, *_ = case(net)
+    params["dense1"]["bias"] = params["dense1"]["bias"].at[1].set(-1e3)
+    signs = hg.wiggle_signs(hg.Objective(net, LOSS))(params, x, y)
+    assert (signs["dense1"]["kernel"][:, 1] == 0).all() and signs["dense1"]["bias"][1] == 0
+    params, x, y, *_ = case(net, dtype=jnp.float32)
+    still = hg.wiggle_signs(hg.Objective(net, LOSS), 1e-9)(params, x, y)
+    assert all((leaf == 0).mean() > 0.9 for leaf in jax.tree.leaves(still))
+
+
+def test_cost_counts_the_weights_and_takes_time():
+    rows = hg.wiggle_cost((2, 3), batch=2, seconds=0)
+    assert [row.parameters for row in rows] == [16 * 2 + 2 + 4 + 2 + 8 + 4, 16 * 3 + 3 + 9 + 3 + 12 + 4]
+    assert all(row.wiggle > 0 and row.backprop > 0 for row in rows)
+
+
+def test_errors():
+    objective = hg.Objective(NETS["dense"], LOSS)
+    for tool in (hg.wiggle, hg.wiggle_signs):
+        with pytest.raises(ValueError, match=f"{tool.__name__}: eps must be above 0, got 0"):
+            tool(objective, 0)
+        with pytest.raises(TypeError, match=f"{tool.__name__}: wants an hg.Objective"):
+            tool(NETS["dense"])
+        with pytest.raises(ValueError, match="params have no numbers to wiggle"):
+            tool(hg.Objective(hg.Relu(), LOSS))({}, jnp.ones((1, 3)), jnp.array([0]))
+    with pytest.raises(ValueError, match="at_once must be at least 1, got 0"):
+        hg.wiggle_signs(objective, at_once=0)
+    with pytest.raises(ValueError, match=r"widths must be at least 1, got \[\]"):
+        hg.wiggle_cost(())
