@@ -123,7 +123,7 @@ from handgrad.training import (
     mixed_precision,
     predict,
 )
-from handgrad.viz import demo_2d
+from handgrad.viz import demo_2d, report
 
 __version__ = "0.1.0"
 
@@ -232,6 +232,7 @@ __all__ = [
     "optimizers",
     "predict",
     "previous_gradient_momentum",
+    "report",
     "rules",
     "saliency",
     "schedules",

@@ -1,6 +1,7 @@
 """The commands, their options, and how an error ends one: a line on stderr and exit code 2."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -9,7 +10,7 @@ import handgrad
 from handgrad.benchmark import SECTIONS
 from handgrad.cli.bench import bench
 from handgrad.cli.check import check, summary
-from handgrad.cli.pages import add_demo
+from handgrad.cli.pages import add_demo, add_report
 from handgrad.cli.planted import ERRORS
 from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
 from handgrad.models import NAMES
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.line = shlex.join(["handgrad", *(sys.argv[1:] if arguments is None else arguments)])
     if options.command is None:
         parser.print_help()
         return 0
@@ -62,7 +64,7 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary, _add_bench, add_demo):
+    for add in (_add_train, _add_check, _add_summary, _add_bench, add_report, add_demo):
         add(commands)
     return parser
 
@@ -97,6 +99,9 @@ def _add_train(commands: Any) -> None:
     )
     run.add_argument(
         "--gradients", choices=GRADIENTS, default="hand", help="by hand, or automatic by jax.grad (%(default)s)"
+    )
+    run.add_argument(
+        "--trace-every", metavar="N", type=at_least(1), help="look inside each layer every N steps (never), for the report"
     )
     out = command.add_argument_group("output")
     out.add_argument(

@@ -5,6 +5,14 @@ from typing import Any
 
 from handgrad.data.two_d import PROBLEMS
 from handgrad.viz import demo_2d
+from handgrad.viz import report as write_report
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the page of a run; the exit code."""
+    path = write_report(options.run_dir, options.out)
+    print(f"report      {path}, {path.stat().st_size / 1e3:.0f} KB; open it in a browser")
+    return 0
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -13,6 +21,18 @@ def demo(options: argparse.Namespace) -> int:
     path = demo_2d(options.out, options.problem or tuple(PROBLEMS), seed=options.seed, activation=options.activation)
     print(f"demo        {path}, {path.stat().st_size / 1e3:.0f} KB; open it in a browser")
     return 0
+
+
+def add_report(commands: Any) -> None:
+    """The command `report` and its options."""
+    command = commands.add_parser(
+        "report",
+        help="write a page of a run: curves, wrong images, kernels, trace, gradient check",
+        description="Write one page of all that a run's folder holds, which needs no network and no server.",
+    )
+    command.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, such as runs/digits")
+    command.add_argument("--out", metavar="F", help="the file to write (report.html in the run's folder)")
+    command.set_defaults(run=report)
 
 
 def add_demo(commands: Any) -> None:

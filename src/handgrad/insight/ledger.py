@@ -19,6 +19,8 @@ from handgrad.insight.leaves import Wrapped, innermost, is_by_hand, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
 
+SIDES = "<<<>>>"  # where each column's text is set
+
 
 class LedgerRow(NamedTuple):
     """One leaf layer by itself, for the whole batch. Its parameters, which both ways need, are not counted.
@@ -59,22 +61,23 @@ class Ledger:
 
     def __str__(self) -> str:
         """The table: layers, the net as a whole, and the temporary memory."""
+        return "\n".join([self._head(), *table(self._cells(), SIDES)])
+
+    def record(self) -> dict[str, Any]:
+        """What the table says, as JSON holds it: the `head`, the `cells`, and their `sides`."""
+        return {"head": self._head(), "cells": [list(row) for row in self._cells()], "sides": SIDES}
+
+    def _head(self) -> str:
+        return f"bytes kept for backward, batch of {self.batch}"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table's texts, a header first."""
         header = ("layer", "kind", "backward", "by hand", "automatic", "saved")
-        body = [
-            (row.name, row.kind, row.backward, *_bytes_text(row.hand, row.automatic), _saved(row.hand, row.automatic))
-            for row in self.rows
-        ]
-        net = (
-            "net, each array once",
-            "",
-            "",
-            *_bytes_text(self.hand, self.automatic),
-            _saved(self.hand, self.automatic),
-        )
-        lines = [header, *body, net]
+        rows = [((row.name, row.kind, row.backward), (row.hand, row.automatic)) for row in self.rows]
+        rows.append((("net, each array once", "", ""), (self.hand, self.automatic)))
         if self.temporary is not None:
-            lines.append(("temporary memory", "", "", *_bytes_text(*self.temporary), _saved(*self.temporary)))
-        return "\n".join([f"bytes kept for backward, batch of {self.batch}", *table(lines, "<<<>>>")])
+            rows.append((("temporary memory", "", ""), self.temporary))
+        return [header, *((*texts, *_bytes_text(*both), _saved(*both)) for texts, both in rows)]
 
 
 def ledger(net: Layer, in_shape: Shape, batch: int = 1, *, temporary: bool = True, dtype: Any = jnp.float32) -> Ledger:

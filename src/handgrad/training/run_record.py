@@ -25,7 +25,7 @@ FACTS, TEST = "run.json", "test.npz"
 KEPT_IMAGES = 64  # of the wrong ones
 
 
-class TestResult(NamedTuple):
+class Tested(NamedTuple):
     """What the net said of n test examples.
 
     Attributes:
@@ -56,7 +56,7 @@ class RunRecord(NamedTuple):
     facts: dict[str, Any]
     history: History
     params: Any
-    test: TestResult | None
+    test: Tested | None
 
 
 def note_run(run_dir: str | os.PathLike[str], **facts: Any) -> None:
@@ -103,7 +103,7 @@ def note_test(run_dir: str | os.PathLike[str], x: Any, y: Any, logits: Any) -> N
             f"note_test: wants x (n, H, W, C), y (n,) and logits (n, K), got {x.shape}, {y.shape} and {logits.shape}"
         )
     wrong = np.flatnonzero(logits.argmax(1) != y)[:KEPT_IMAGES]
-    test = TestResult(y.astype(np.int32), logits, wrong.astype(np.int32), x[wrong].astype(np.float32))
+    test = Tested(y.astype(np.int32), logits, wrong.astype(np.int32), x[wrong].astype(np.float32))
     npz.write(Path(run_dir) / TEST, test._asdict())
 
 
@@ -146,6 +146,17 @@ def circumstances() -> dict[str, str]:
     }
 
 
+def training_facts(step: Any, params: Any, x: np.ndarray, **settings: Any) -> dict[str, Any]:
+    """What `fit` knows of a run: net, loss, sizes, settings and circumstances."""
+    objective = getattr(step, "objective", None)
+    of_objective = {}
+    if objective is not None:
+        of_objective = {"net": str(objective.net), "loss": str(objective.loss), "l2": float(objective.l2)}
+    parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+    sizes = {"parameters": parameters, "examples": len(x), "in_shape": x.shape[1:]}
+    return circumstances() | of_objective | sizes | settings
+
+
 def _plain(value: Any) -> Any:
     """A value as strict JSON has it; numbers that are not finite are null."""
     if hasattr(value, "record"):
@@ -184,8 +195,8 @@ def _history(path: Path) -> History:
     return history_of(lines)
 
 
-def _test(path: Path) -> TestResult | None:
+def _test(path: Path) -> Tested | None:
     if not path.exists():
         return None
     with open(path, "rb") as file, npz.blaming(path, "the test"), np.load(file, allow_pickle=False) as archive:
-        return TestResult(**{name: archive[name] for name in TestResult._fields})
+        return Tested(**{name: archive[name] for name in Tested._fields})

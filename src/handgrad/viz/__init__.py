@@ -14,6 +14,7 @@ from handgrad.viz.images import images
 from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
+from handgrad.viz.report import report
 from handgrad.viz.run import draw_run
 from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
@@ -34,6 +35,7 @@ __all__ = [
     "images",
     "kernels",
     "learning_curve",
+    "report",
     "save",
     "trace",
     "wrong",
