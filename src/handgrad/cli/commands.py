@@ -101,7 +101,10 @@ def _add_train(commands: Any) -> None:
         "--gradients", choices=GRADIENTS, default="hand", help="by hand, or automatic by jax.grad (%(default)s)"
     )
     run.add_argument(
-        "--trace-every", metavar="N", type=at_least(1), help="look inside each layer every N steps (never), for the report"
+        "--trace-every",
+        metavar="N",
+        type=at_least(1),
+        help="look inside each layer every N steps (never), for the report",
     )
     out = command.add_argument_group("output")
     out.add_argument(

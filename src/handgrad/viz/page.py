@@ -52,12 +52,27 @@ def as_json(data: Any) -> str:
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def picture(ax: "Axes") -> str:
-    """A figure as an img element with its picture inside and its description as alt."""
+def figure(ax: "Axes", caption: str | None = None) -> str:
+    """A figure of viz as a figure element, its title, the finding, as text above it where all can read it.
+
+    On a narrow screen the picture is scrolled sideways.
+
+    Args:
+        ax: what a function of `handgrad.viz` gave; its title is taken off.
+        caption: what stands above it; None is the title.
+    """
+    alt, title = alt_text(ax), ax.get_title()
+    ax.set_title("")
     stream = io.BytesIO()
-    figure: Any = ax.figure
-    figure.figure.savefig(stream, format="svg", bbox_inches="tight", dpi=200, metadata={"Date": None})
-    return image(stream.getvalue(), "image/svg+xml", alt_text(ax))
+    whole: Any = ax.figure
+    whole.figure.savefig(stream, format="svg", bbox_inches="tight", dpi=200, metadata={"Date": None})
+    return figure_of(image(stream.getvalue(), "image/svg+xml", alt), title if caption is None else caption)
+
+
+def figure_of(img: str, caption: str) -> str:
+    """An img element with a caption above it."""
+    region = f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(caption)}">{img}</div>'
+    return f"<figure><figcaption>{escaped(caption)}</figcaption>{region}</figure>"
 
 
 def image(data: bytes, kind: str, alt: str) -> str:

@@ -14,8 +14,8 @@ from handgrad.training.run_record import RunRecord, read_run
 from handgrad.viz.confusion import confusion
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
-from handgrad.viz.page import escaped, fill, image, part_of, picture, table, write
-from handgrad.viz.trace import trace
+from handgrad.viz.page import escaped, figure, figure_of, fill, image, part_of, table, write
+from handgrad.viz.trace import NAMES, trace
 from handgrad.viz.wrong import wrong
 
 SETTINGS = {  # facts that have names of their own; others stand under theirs
@@ -42,6 +42,8 @@ SETTINGS = {  # facts that have names of their own; others stand under theirs
     "numpy": "NumPy",
     "python": "Python",
 }
+CODE = "command", "net", "loss"
+LONG = 24  # letters of a fact, above which it has a line of its own
 TRACED = "delta", "h", "dead"
 
 
@@ -111,11 +113,6 @@ def _html(part: Section) -> str:
     )
 
 
-def _figure(img: str) -> str:
-    """A picture, which may be scrolled sideways on a narrow screen."""
-    return f'<figure><div class="wide" tabindex="0" role="region" aria-label="figure">{img}</div></figure>'
-
-
 def _headline(run: RunRecord) -> str:
     """The finding: how good the net is in the end."""
     name = run.facts.get("data") or run.folder.resolve().name
@@ -165,18 +162,20 @@ def _settings(run: RunRecord) -> Section | None:
     order = [*(name for name in SETTINGS if name in facts), *(name for name in facts if name not in SETTINGS)]
     if not order:
         return None
-    rows = "".join(
-        f"<div><dt>{escaped(SETTINGS.get(name, name))}</dt><dd>{_value(name, facts[name])}</dd></div>" for name in order
-    )
+    rows = "".join(_fact(SETTINGS.get(name, name), _text(name, facts[name])) for name in order)
     return Section("run", "What was run", f'<dl class="facts">{rows}</dl>')
 
 
-def _value(name: str, value: Any) -> str:
+def _fact(name: str, text: str) -> str:
+    long = ' class="long"' if len(text) > LONG else ""
+    value = f"<code>{escaped(text)}</code>" if name in CODE else escaped(text)
+    return f"<div{long}><dt>{escaped(name)}</dt><dd>{value}</dd></div>"
+
+
+def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
-        text = ("×" if name == "in_shape" else ", ").join(map(str, value))
-    else:
-        text = f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
-    return f"<code>{escaped(text)}</code>" if name in ("command", "net", "loss") else escaped(text)
+        return ("×" if name == "in_shape" else ", ").join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
 
 
 def _curve(run: RunRecord) -> Section | None:
@@ -184,7 +183,7 @@ def _curve(run: RunRecord) -> Section | None:
         steps = len(run.history.get("step", ()))
         words = f"There is no whole epoch yet, only {steps:,} steps; the curve needs one."
         return Section("curve", "Learning curve", f"<p>{words}</p>")
-    return Section("curve", "Learning curve", _figure(picture(learning_curve(run.history))))
+    return Section("curve", "Learning curve", figure(learning_curve(run.history)))
 
 
 def _wrong(run: RunRecord) -> Section | None:
@@ -192,7 +191,7 @@ def _wrong(run: RunRecord) -> Section | None:
         return None
     x = np.zeros((len(run.test.y), *run.test.images.shape[1:]), np.float32)  # those that are right are not drawn
     x[run.test.wrong] = run.test.images
-    return Section("wrong", "Wrong predictions", _figure(picture(wrong(x, run.test.y, run.test.logits, _classes(run)))))
+    return Section("wrong", "Wrong predictions", figure(wrong(x, run.test.y, run.test.logits, _classes(run))))
 
 
 def _confusion(run: RunRecord) -> Section | None:
@@ -200,13 +199,13 @@ def _confusion(run: RunRecord) -> Section | None:
         return None
     classes = _classes(run)
     counts = confusion_matrix(run.test.logits.argmax(1), run.test.y, len(classes))
-    return Section("confusion", "Which class is taken for which", _figure(picture(confusion(counts, classes))))
+    return Section("confusion", "Which class is taken for which", figure(confusion(counts, classes)))
 
 
 def _kernels(run: RunRecord) -> Section | None:
     if not any(np.ndim(leaf) == 4 for leaf in jax.tree.leaves(run.params)):
         return None
-    return Section("kernels", "Kernels of the first convolution", _figure(picture(kernels(run.params))))
+    return Section("kernels", "Kernels of the first convolution", figure(kernels(run.params)))
 
 
 def _traces(run: RunRecord) -> Section | None:
@@ -223,7 +222,7 @@ def _net(run: RunRecord) -> Section | None:
     diagram = run.folder / "figures" / "net.svg"
     tables = {name: found for name, found in run.facts.items() if _is_table(found) and name != "check"}
     captions = {"layers": "Layers, for one image", "ledger": "Bytes kept for backward, for one image"}
-    parts = [_figure(_from_file(diagram))] if diagram.is_file() else []
+    parts = [_from_file(diagram)] if diagram.is_file() else []
     parts += [table(found["cells"], found["sides"], captions.get(name, name)) for name, found in tables.items()]
     return Section("net", "The net", "".join(parts)) if parts else None
 
@@ -251,7 +250,8 @@ def _classes(run: RunRecord) -> list[str]:
 
 
 def _from_file(path: Path) -> str:
-    """A picture that `viz.save` wrote, with the description that it carries."""
+    """A figure that `viz.save` wrote, with the description that it carries."""
     svg = path.read_text(encoding="utf-8")
     words = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
-    return image(svg.encode(), "image/svg+xml", html.unescape(words[1]) if words else "Diagram of the net")
+    alt = html.unescape(words[1]) if words else "Diagram of the net"
+    return figure_of(image(svg.encode(), "image/svg+xml", alt), "Layers, and the way of values and gradients")
