@@ -15,12 +15,14 @@ from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.report import report
+from handgrad.viz.net import net
 from handgrad.viz.run import draw_run
 from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
     "cost",
+    "net",
     "descend_2d",
     "wiggle_cost",
     "wiggle_signs",
