@@ -75,7 +75,7 @@ def print_results(
     print(f"metrics     {run_dir / 'metrics.jsonl'}")
     if figures:
         try:
-            paths = viz.draw_run(run_dir, train_state.params, x, y, logits, classes)
+            paths = viz.draw_run(run_dir, train_state.params, x, y, logits, classes, net)
             print(f"figures     {run_dir / 'figures'}: {', '.join(path.name for path in paths)}")
         except ImportError as error:
             print(f"figures     none; {error}")

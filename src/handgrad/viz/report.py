@@ -1,4 +1,4 @@
-"""A run on one page: what was run, how it learned, what it gets wrong, what is inside, and whether its gradients hold."""
+"""A run on one page: what it was, how it learned, what it gets wrong, what is inside, whether its gradients hold."""
 
 import html
 import os
@@ -143,9 +143,8 @@ def _numbers(run: RunRecord) -> list[tuple[str, str]]:
     if "parameters" in run.facts:
         found.append((f"{run.facts['parameters']:,}", "parameters"))
     if history.get("step"):
-        found.append((f"{len(history['step']):,}", "steps"))
-    if history.get("epoch"):
-        found.append((f"{len(history['epoch']):,}", "epochs"))
+        epochs = len(history.get("epoch", ()))
+        found.append((f"{len(history['step']):,}", f"steps, {epochs:,} epochs" if epochs else "steps"))
     if history.get("seconds"):
         found.append((f"{sum(history['seconds']):.1f} s", "of training"))
     if "check" in run.facts:
@@ -209,13 +208,14 @@ def _kernels(run: RunRecord) -> Section | None:
 
 
 def _traces(run: RunRecord) -> Section | None:
-    if not run.history.get("trace"):
+    records = run.history.get("trace", ())
+    known = [value for value in TRACED if any(number is not None for record in records for number in record[value])]
+    if not known:
         return None
-    drawn = []
-    for value in TRACED:
-        if any(number is not None for record in run.history["trace"] for number in record.get(value, ())):
-            drawn.append(_figure(picture(trace(run.history, value))))
-    return Section("trace", "The chain rule, layer by layer", "".join(drawn)) if drawn else None
+    drawn = {value: trace(run.history, value) for value in known}
+    finding = next(iter(drawn.values())).get_title()
+    figures = "".join(figure(ax, NAMES[value].capitalize()) for value, ax in drawn.items())
+    return Section("trace", "The chain rule, layer by layer", f"<p>{escaped(finding)}</p>{figures}")
 
 
 def _net(run: RunRecord) -> Section | None:
