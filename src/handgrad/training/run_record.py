@@ -116,7 +116,7 @@ def read_run(run_dir: str | os.PathLike[str]) -> RunRecord:
     """
     folder = Path(run_dir)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder")
+        raise FileNotFoundError(f"report: {folder} is no folder; give the run_dir of hg.fit or of handgrad train")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an older checkpoint does as well
         newest = checkpoint.latest(folder / "checkpoints")

@@ -122,7 +122,7 @@ def _headline(run: RunRecord) -> str:
     for key, words in (("validation_accuracy", "validation"), ("train_accuracy", "training")):
         if run.history.get(key) and np.isfinite(run.history[key][-1]):
             return f"{name}: {words} accuracy {100 * run.history[key][-1]:.1f} %"
-    return f"{name}: a run of {len(run.history.get('step', ())):,} steps"
+    return f"{name}: a run of {_count(len(run.history.get('step', ())), 'step')}"
 
 
 def _subtitle(run: RunRecord) -> str:
@@ -143,13 +143,16 @@ def _numbers(run: RunRecord) -> list[tuple[str, str]]:
     if "parameters" in run.facts:
         found.append((f"{run.facts['parameters']:,}", "parameters"))
     if history.get("step"):
-        epochs = len(history.get("epoch", ()))
-        found.append((f"{len(history['step']):,}", f"steps, {epochs:,} epochs" if epochs else "steps"))
+        found.append((f"{len(history['step']):,}", f"steps in {_count(len(history.get('epoch', ())), 'epoch')}"))
     if history.get("seconds"):
         found.append((f"{sum(history['seconds']):.1f} s", "of training"))
     if "check" in run.facts:
         found.append(("agree" if run.facts["check"].get("ok") else "WRONG", "gradients, checked in three ways"))
     return found
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _tile(number: str, words: str) -> str:
@@ -178,11 +181,11 @@ def _text(name: str, value: Any) -> str:
 
 
 def _curve(run: RunRecord) -> Section | None:
-    if not run.history.get("train_loss"):
-        steps = len(run.history.get("step", ()))
-        words = f"There is no whole epoch yet, only {steps:,} steps; the curve needs one."
-        return Section("curve", "Learning curve", f"<p>{words}</p>")
-    return Section("curve", "Learning curve", figure(learning_curve(run.history)))
+    if run.history.get("train_loss"):
+        return Section("curve", "Learning curve", figure(learning_curve(run.history)))
+    steps = len(run.history.get("step", ()))
+    words = f"The curve needs a whole epoch; this run has none yet, but {_count(steps, 'step')}."
+    return Section("curve", "Learning curve", f"<p>{words}</p>") if steps else None
 
 
 def _wrong(run: RunRecord) -> Section | None:
