@@ -71,6 +71,7 @@ def test_a_run_is_plain_descent_by_jax_grad(runs, data, number, rate, beta):
 def test_all_runs_of_a_net_start_alike_as_its_init_does(runs):
     params, _ = demo_net(3).init(jax.random.key(3), (2,), jnp.float32)
     assert all(np.array_equal(run.params[0], flat(params)) for run in runs)
+    assert jax.tree.all(jax.tree.map(np.array_equal, runs[0].tree(0), dict(params)))
     assert runs[0].params.dtype == runs[0].grads.dtype == runs[0].loss.dtype == np.float32
 
 
@@ -268,10 +269,11 @@ def test_the_page_computes_the_net_that_handgrad_has(opened, small):
 def test_the_map_is_orange_where_the_net_says_so(opened):
     show(opened, 7, problem="circle", hidden=3, rate=2, momentum=0.9)
     colour = """const c = document.getElementById('map'), at = (v) => Math.round((v / 1.25 + 1) / 2 * c.width);
-        return [[1.2, 1.2], [-1.2, 1.2], [1.2, -1.2], [0.02, -0.6], [0.5, 0.1]].map(([x, y]) => [handgradDemo.logit(x, y),
-            ...c.getContext('2d').getImageData(at(x), at(-y), 1, 1).data.slice(0, 3)])"""
+        const pixel = (x, y) => c.getContext('2d').getImageData(at(x), at(-y), 1, 1).data.slice(0, 3);
+        return arguments[0].map(([x, y]) => [handgradDemo.logit(x, y), ...pixel(x, y)])"""
+    points = [[1.2, 1.2], [-1.2, 1.2], [1.2, -1.2], [0.02, -0.6], [0.5, 0.1]]
     opened.execute_script("document.getElementById('lines').click()")
-    for logit, red, _, blue in opened.execute_script(colour):
+    for logit, red, _, blue in opened.execute_script(colour, points):
         assert (red > blue) == (logit > 0)
     opened.execute_script("document.getElementById('lines').click()")
 

@@ -21,7 +21,7 @@ def two_d_problem(name: str, n: int = 160, seed: int = 0) -> tuple[np.ndarray, n
         x (n, 2) float32, and the classes y (n,) int32, 0 or 1.
 
     Raises:
-        ValueError: an unknown name, or an n that is odd or below 4.
+        ValueError: an unknown name, an n that is odd or below 4, or a seed below 0.
 
     Source: for the spirals, K. J. Lang and M. J. Witbrock, Learning to tell two spirals apart, 1988.
 
@@ -34,6 +34,8 @@ def two_d_problem(name: str, n: int = 160, seed: int = 0) -> tuple[np.ndarray, n
         raise ValueError(f"two_d_problem: name must be one of {', '.join(PROBLEMS)}, got {name!r}")
     if isinstance(n, bool) or not isinstance(n, int) or n < 4 or n % 2:
         raise ValueError(f"two_d_problem: n must be an even number from 4 on, got {n!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"two_d_problem: seed must be a whole number from 0 on, got {seed!r}")
     y = np.repeat(np.arange(2, dtype=np.int32), n // 2)
     return PROBLEMS[name](y, np.random.default_rng(seed)).astype(np.float32), y
 

@@ -45,6 +45,12 @@ class Run(NamedTuple):
     grads: np.ndarray
     loss: np.ndarray
 
+    def tree(self, frame: int) -> dict[str, dict[str, np.ndarray]]:
+        """The params of a frame as `demo_net` takes them."""
+        h, numbers = self.hidden, self.params[frame]
+        w, b, v, c = np.split(numbers, (2 * h, 3 * h, 4 * h))
+        return {"dense1": {"kernel": w.reshape(2, h), "bias": b}, "dense2": {"kernel": v[:, None], "bias": c}}
+
 
 def demo_net(hidden: int, activation: str = "tanh") -> Chain:
     """The net of the demo: two inputs, hidden units, one output, whose sign is the class."""
