@@ -164,7 +164,8 @@ def _settings(run: RunRecord) -> Section | None:
     order = [*(name for name in SETTINGS if name in facts), *(name for name in facts if name not in SETTINGS)]
     if not order:
         return None
-    rows = "".join(_fact(SETTINGS.get(name, name), _text(name, facts[name])) for name in order)
+    texts = [(SETTINGS.get(name, name), _text(name, facts[name])) for name in order]
+    rows = "".join(_fact(*pair) for pair in sorted(texts, key=lambda pair: len(pair[1]) <= LONG))  # long ones first
     return Section("run", "What was run", f'<dl class="facts">{rows}</dl>')
 
 
