@@ -11,7 +11,18 @@ objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
 from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules, viz
 from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
-from handgrad.insight import check_gradients, check_layer, summary
+from handgrad.insight import (
+    Surface,
+    check_gradients,
+    check_layer,
+    descend_2d,
+    summary,
+    surfaces,
+    wiggle,
+    wiggle_cost,
+    wiggle_in_turn,
+    wiggle_signs,
+)
 from handgrad.layers import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -150,6 +161,7 @@ __all__ = [
     "Softplus",
     "SpatialDropout",
     "Static",
+    "Surface",
     "Tanh",
     "TrainState",
     "Upsample",
@@ -163,6 +175,7 @@ __all__ = [
     "checkpoint",
     "confusion_matrix",
     "data",
+    "descend_2d",
     "evaluate",
     "fit",
     "grad",
@@ -185,8 +198,13 @@ __all__ = [
     "sgd",
     "squeeze_excite",
     "summary",
+    "surfaces",
     "top_k_accuracy",
     "value_and_grad",
     "viz",
+    "wiggle",
+    "wiggle_cost",
+    "wiggle_in_turn",
+    "wiggle_signs",
     "zero_one_loss",
 ]
