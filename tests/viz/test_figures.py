@@ -201,6 +201,18 @@ FIGURES = {
     "kernels": lambda ax: viz.kernels(np.ones((3, 3, 1, 4)), ax=ax),
     "wrong": lambda ax: viz.wrong(np.eye(4)[None, :, :, None], [1], [0], CLASSES, ax=ax),
     "confusion": lambda ax: viz.confusion(np.eye(10, dtype=int), CLASSES, ax),
+    "wiggle_cost": lambda ax: viz.wiggle_cost(
+        hg.insight.WiggleCost((hg.insight.CostRow(85, 86, 0.4, 0.2),) * 2, 64), ax
+    ),
+    "wiggle_signs": lambda ax: viz.wiggle_signs(
+        hg.insight.WiggleSigns((hg.insight.SignRow(1e-6, 9, 3, 88),) * 2, "float32", 0), ax
+    ),
+    "descend_2d": lambda ax: viz.descend_2d(
+        {"sgd": hg.descend_2d(hg.surfaces["bowl"], hg.sgd(0.5), (1.0, 1.0), 4)}, hg.surfaces["bowl"], ax
+    ),
+    "net": lambda ax: viz.net(
+        hg.Chain(hg.Residual(hg.Chain(hg.Conv(2, 3), hg.Relu())), hg.Flatten(), hg.Dense(3)), (4, 4, 2), ax
+    ),
 }
 
 

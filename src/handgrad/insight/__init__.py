@@ -6,12 +6,14 @@ from handgrad.insight.report import Report, Row
 from handgrad.insight.summary import Summary, SummaryRow, summary
 from handgrad.insight.surface import Surface, surfaces
 from handgrad.insight.wiggle import wiggle, wiggle_in_turn
-from handgrad.insight.wiggle_study import WiggleCost, WiggleSigns, wiggle_cost, wiggle_signs
+from handgrad.insight.wiggle_study import CostRow, SignRow, WiggleCost, WiggleSigns, wiggle_cost, wiggle_signs
 
 __all__ = [
+    "CostRow",
     "Path",
     "Report",
     "Row",
+    "SignRow",
     "Summary",
     "SummaryRow",
     "Surface",

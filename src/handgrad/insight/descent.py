@@ -39,7 +39,8 @@ class Path(NamedTuple):
 
     def steps_to(self, goal: ArrayLike | tuple[float, float] = (0.0, 0.0), distance: float = 1e-3) -> Array:
         """After how many steps the path is within a distance of the goal for good, (...); inf if it never is."""
-        away = ~(jnp.linalg.norm(self.points - jnp.asarray(goal, self.points.dtype), axis=-1) <= distance)  # NaN is
+        to_goal = self.points - jnp.broadcast_to(jnp.asarray(goal, self.points.dtype), self.points.shape)
+        away = ~(jnp.linalg.norm(to_goal, axis=-1) <= distance)  # NaN is away
         count = away.shape[-1] - jnp.argmax(away[..., ::-1], axis=-1)  # of points up to the last that is away
         steps = jnp.where(away.any(-1), count, 0)
         return jnp.where(away[..., -1], jnp.inf, steps.astype(self.values.dtype))

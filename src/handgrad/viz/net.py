@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from handgrad.insight.summary import Summary, summary
-from handgrad.layers.layer import Layer, Shape
+from handgrad.layers.layer import Layer, Shape, check_is_layer
 from handgrad.viz.canvas import BLUE, INK, ORANGE, canvas, described, matplotlib, without_axis
 from handgrad.viz.net_layout import CELL, GLYPH, LINE, PLAIN, RADIUS, Box, Leaf, Point, flow, parts_of
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 PURPLE = "#8f6cc0"  # layers that learn
 APART = 0.035  # half the distance of the forward and the backward arrow, inches
 JOINS = {"copy": "+", "add": "+", "multiply": "×", "concatenate": "‖"}
-MARGIN, LEGEND, TITLE = 0.08, 0.2, 0.22  # around the drawing, below it, and for each line of the title
-LOSS = "loss"
+MARGIN, LEGEND, TITLE = 0.05, 0.2, 0.22  # around the drawing, below it, and for each line of the title
 
 
 def net(net: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float = 7.2) -> "Axes":
@@ -49,14 +48,16 @@ def net(net: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float =
         >>> hg.viz.net(hg.Chain(hg.Conv(4, 3), hg.Relu(), hg.Flatten(), hg.Dense(10)), (8, 8, 1)).get_title()
         'dense1 holds 98.5 % of 2,610 parameters'
     """
+    check_is_layer(net, "viz.net")
     if not width >= 2:
-        raise ValueError(f"net: width must be at least 2 inches, got {width!r}")
+        raise ValueError(f"viz.net: width must be at least 2 inches, got {width!r}")
     counted = summary(net, in_shape)
     layers = [row for row in counted.rows if row.kind]
     parts = parts_of(net, {row.name: row for row in layers})
     lines = PLAIN + any("/" in row.name for row in layers)
-    drawing = flow((Leaf("input", tuple(in_shape), 0), *parts, Leaf(LOSS, (), 0)), width - 2 * MARGIN, lines)
-    sheet = _sheet(ax, drawing, _finding(counted), [tuple(in_shape), *(row.out_shape for row in layers)], counted)
+    ends = Leaf("input", tuple(in_shape), kind="input"), Leaf("loss", (), kind="loss")
+    drawing = flow((ends[0], *parts, ends[1]), width - 2 * MARGIN, lines)
+    sheet = _sheet(ax, drawing, counted, [tuple(in_shape), *(row.out_shape for row in layers)], lines)
     for mark in sorted(drawing.moved(MARGIN, drawing.above + MARGIN), key=lambda mark: mark.kind != "frame"):
         {"cell": _cell, "node": _node, "wire": _wire, "frame": _frame, "label": _label}[mark.kind](sheet, *mark[1:])
     _legend(sheet)
@@ -69,7 +70,11 @@ def net(net: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float =
 
 @dataclass(frozen=True)
 class _Sheet:
-    """Where to draw, and the scales of sizes: largest image side, most channels, all parameters, points per inch."""
+    """Where to draw, and the scales.
+
+    Sizes are in inches of the drawing: `scale` of the Axes' inches make one, and text is in proportion. `side` and
+    `channels` are the largest of all tensors, `parameters` those of all layers, `lines` the lines of text in a card.
+    """
 
     ax: "Axes"
     width: float
@@ -88,10 +93,10 @@ class _Sheet:
         return self.ax.text(x, y, words, **settings | style)
 
 
-def _sheet(ax: "Axes | None", drawing: Box, finding: str, shapes: list[Shape], counted: Summary) -> _Sheet:
+def _sheet(ax: "Axes | None", drawing: Box, counted: Summary, shapes: list[Shape], lines: int) -> _Sheet:
     """The Axes with one unit an inch, y downward, and the scales."""
     width, height = drawing.width + 2 * MARGIN, drawing.above + drawing.below + 2 * MARGIN + LEGEND
-    title = textwrap.fill(finding, max(int(width * 72 / (11 * 0.55)), 20))
+    title = textwrap.fill(_finding(counted), max(int(width * 72 / (11 * 0.62)), 8))
     head = TITLE * (1 + title.count("\n")) + 0.08
     own = ax is None
     ax = canvas(ax, width, height + head)
@@ -105,8 +110,6 @@ def _sheet(ax: "Axes | None", drawing: Box, finding: str, shapes: list[Shape], c
     scale = min(box.width / width, box.height / height) / figure.dpi
     side = max((max(shape[:-1]) for shape in shapes if len(shape) > 1), default=1)
     channels = max((shape[-1] for shape in shapes if shape), default=1)
-    cells = [mark.what for mark in drawing.marks if mark.kind == "cell"]
-    lines = PLAIN + any("/" in cell.path for cell in cells)
     return _Sheet(ax, width, height, side, channels, counted.parameters, scale, lines)
 
 
@@ -126,10 +129,10 @@ def _cell(sheet: _Sheet, points: tuple[Point, ...], leaf: Leaf) -> None:
         line += LINE
     colour = PURPLE if leaf.parameters else INK
     sheet.text(x, line, name, 7, colour, weight="bold", gid=leaf.path)
-    if leaf.path == LOSS:
+    if leaf.kind == "loss":
         _turn(sheet, x, y)
         return
-    _tensor(sheet, x, y, leaf.shape, colour, filled=leaf.path != "input")
+    _tensor(sheet, x, y, leaf.shape, colour, filled=leaf.kind == "layer")
     sheet.text(x, line + LINE, _shape(leaf.shape), 6.5)
     if leaf.parameters:
         share = leaf.parameters / sheet.parameters
@@ -259,9 +262,10 @@ def _label(sheet: _Sheet, points: tuple[Point, ...], words: str) -> None:
 def _legend(sheet: _Sheet) -> None:
     """What the colours say, in them."""
     y, room = sheet.height - 0.1, sheet.width / 3
-    sheet.text(MARGIN, y, "→ forward: values", 6.5, BLUE, room, ha="left")
-    sheet.text(sheet.width / 2, y, "← backward: gradients", 6.5, ORANGE, room)
-    sheet.text(sheet.width - MARGIN, y, "layers that learn", 6.5, PURPLE, room, ha="right")
+    words = ("→ forward: values", BLUE, MARGIN, "left"), ("← backward: gradients", ORANGE, sheet.width / 2, "center")
+    size = min(6.5, 72 * room / (0.6 * len(words[1][0])))
+    for text, colour, x, side in (*words, ("layers that learn", PURPLE, sheet.width - MARGIN, "right")):
+        sheet.text(x, y, text, size, colour, sheet.width, ha=side)
 
 
 def _layers(count: int) -> str:
@@ -281,8 +285,6 @@ def _finding(counted: Summary) -> str:
     for row in rows:
         kinds[row.kind].append(row)
     kind, most = max(kinds.items(), key=lambda item: sum(row.parameters for row in item[1]))
-    if len(rows) == 1:
-        return f"{rows[0].name} holds all {counted.parameters:,} parameters"
-    share = 100 * sum(row.parameters for row in most) / counted.parameters
     who = f"{most[0].name} holds" if len(most) == 1 else f"{len(most)} {kind} layers hold"
-    return f"{who} {share:.1f} % of {counted.parameters:,} parameters"
+    share = 100 * sum(row.parameters for row in most) / counted.parameters
+    return f"{who} {f'{share:.1f} % of' if len(most) < len(rows) else 'all'} {counted.parameters:,} parameters"

@@ -14,21 +14,22 @@ from handgrad.layers.branches import Branching, Parallel
 from handgrad.layers.container import Container
 from handgrad.layers.layer import Layer, Shape
 
-CELL, GAP = 0.8, 0.19  # the width of a layer's card, and the least length of a wire
+CELL, GAP = 0.79, 0.19  # the width of a layer's card, and the least length of a wire
 GLYPH, LINE = 0.31, 0.125  # half the height of a tensor's picture, the height of a line of text
-FORK, RADIUS = 0.27, 0.075  # the room for a fork, and of its circle
-LANE, GUTTER, TURN, LABEL = 0.1, 0.3, 0.13, 0.2  # between lanes, between lines, beside lines, above a frame's content
+FORK, RADIUS = 0.34, 0.075  # the room for a fork, and of its circle
+LANE, GUTTER, TURN, LABEL = 0.1, 0.3, 0.19, 0.2  # between lanes, between lines, beside lines, above a frame's content
 PLAIN = 3  # lines of text in a card: name, shape, parameters; a path's beginning is one more
 
 Point = tuple[float, float]
 
 
 class Leaf(NamedTuple):
-    """A layer's card; `row` is None for the loss."""
+    """A layer's card: its path, the shape of its output, how many numbers it learns; likewise of input and loss."""
 
     path: str
     shape: Shape
-    parameters: int
+    parameters: int = 0
+    kind: Literal["layer", "input", "loss"] = "layer"
 
 
 class Branches(NamedTuple):

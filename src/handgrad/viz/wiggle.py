@@ -78,7 +78,7 @@ def wiggle_signs(signs: WiggleSigns, ax: "Axes | None" = None) -> "Axes":
         ax.bar(places, shares, 0.72, bottom=below, color=colour, alpha=strength, label=label)
     for place, share in zip(places, right, strict=True):
         if share > 8:
-            ax.text(place, share / 2, f"{share:.0f}", ha="center", va="center", color="white", fontsize=8)
+            ax.text(float(place), share / 2, f"{share:.0f}", ha="center", va="center", color="white", fontsize=8)
     ax.set_xticks(places, [f"{row.eps:.0e}" for row in signs.rows])
     ax.set(xlabel="eps, the change of one weight", ylabel="signs against the gradient's (%)", ylim=(0, 100))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor=ax.xaxis.label.get_color(), fontsize=9)
