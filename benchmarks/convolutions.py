@@ -14,8 +14,8 @@ from benchmarks import peers
 from handgrad.benchmark.pools import check_close
 from handgrad.benchmark.steps import OURS, takes_our_options
 from handgrad.benchmark.table import Table, compared, line_of
-from handgrad.benchmark.timing import interleaved
 from handgrad.compile import CPU_OPTIONS
+from handgrad.timing import interleaved
 
 WHICH = ("forward", "input gradient", "kernel gradient")
 

@@ -12,8 +12,8 @@ from benchmarks import bounds
 from handgrad.benchmark.pools import check_close
 from handgrad.benchmark.steps import OURS, Case, own_step
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
-from handgrad.benchmark.timing import interleaved
 from handgrad.benchmark.trainer import Trainer
+from handgrad.timing import interleaved
 from handgrad.training import init_train_state
 
 SINGLE, AUTOMATIC = "single steps", "vmap of jax.grad"

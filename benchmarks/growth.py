@@ -7,8 +7,8 @@ import handgrad as hg
 from benchmarks.steps import peer_trainers
 from handgrad.benchmark.steps import OURS, Case, Start, own_trainers, with_defaults
 from handgrad.benchmark.table import Line, Table, compared, line_of
-from handgrad.benchmark.timing import interleaved
 from handgrad.benchmark.trainer import check_same_losses
+from handgrad.timing import interleaved
 
 THEIRS = "Flax"
 JUMP = 1.5  # a time per unit so many times its neighbour's

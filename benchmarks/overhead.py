@@ -10,9 +10,9 @@ from benchmarks import bounds
 from benchmarks.steps import peer_trainers
 from handgrad.benchmark.steps import AUTOMATIC, OURS, Case, Start, own_step, own_trainers, with_defaults
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
-from handgrad.benchmark.timing import interleaved
 from handgrad.benchmark.trainer import Trainer, check_same_losses
 from handgrad.data import batches
+from handgrad.timing import interleaved
 from handgrad.training.step import copied
 
 STEPS = 200

@@ -6,7 +6,7 @@ from benchmarks import bounds, peers
 from handgrad.benchmark.pools import CASES, QUICK_CASES, THEIRS, THEIRS_MEAN, PoolCase, check_close, own_pool_contenders
 from handgrad.benchmark.steps import OURS
 from handgrad.benchmark.table import Bound, Table, bounded, compared, line_of
-from handgrad.benchmark.timing import interleaved
+from handgrad.timing import interleaved
 
 LARGE = 10_000_000  # numbers in x above which memory traffic, not arithmetic, sets the time
 

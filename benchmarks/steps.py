@@ -21,8 +21,8 @@ from handgrad.benchmark.steps import (
     with_our_options,
 )
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
-from handgrad.benchmark.timing import Timing, interleaved
 from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses
+from handgrad.timing import Timing, interleaved
 
 Say = Callable[[str], None]
 TITLES = {

@@ -16,6 +16,8 @@ BOTTOM = [
     "data",
     "compile",
     "memory",
+    "mesh",
+    "timing",
 ]  # these import nothing of ours
 ORDER = [
     *["ops", *BOTTOM, "layers", "losses", "gradient", "bridge", "insight", "training", "models", "benchmark"],

@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 
-from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
+from handgrad import mesh
+from handgrad.layers.layer import Array, Layer, Params, State, Static, check_is_layer
 from handgrad.ops.rules import RULES, bind
 
 
@@ -30,10 +31,15 @@ def _op(name: str) -> Callable[..., Array]:
         def op(*arrays: Array) -> Array:
             return rule.forward(*arrays, **settings)[0]
 
-        op.defvjp(
-            lambda *arrays: rule.forward(*arrays, **settings),
-            lambda residuals, dy: rule.backward(residuals, dy, **settings),
-        )
+        def forward(*arrays: Array) -> Any:
+            y, residuals = rule.forward(*arrays, **settings)
+            return y, (residuals, Static(mesh.varying(arrays)))
+
+        def backward(kept: Any, dy: Array) -> Any:
+            residuals, axes = kept
+            return mesh.summed(rule.backward(residuals, dy, **settings), axes.value)
+
+        op.defvjp(forward, backward)
         return op(*arrays)
 
     bridged.__name__ = bridged.__qualname__ = name
@@ -107,12 +113,12 @@ def layer(layer: Layer) -> Callable[..., tuple[Array, Any]]:
 
     def forward(params: Params, x: Array, state: State, key: Array | None):
         y, new_state, residuals = layer.forward(params, x, state, key)
-        return (y, new_state), (params, residuals)
+        return (y, new_state), (params, residuals, Static(mesh.varying((params, x))))
 
     def backward(kept: Any, cotangents: Any):
-        params, residuals = kept
+        params, residuals, axes = kept
         dx, dparams = layer.backward(params, residuals, cotangents[0])
-        return dparams, dx, None, None
+        return *mesh.summed((dparams, dx), axes.value), None, None
 
     run.defvjp(forward, backward)
 

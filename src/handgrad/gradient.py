@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from handgrad import mesh
 from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
 from handgrad.losses import Loss
 
@@ -130,12 +131,37 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
         logits, new_state, residuals = objective.net.forward(params, x, state, key)
         loss, dlogits = objective.loss.value_and_grad(logits, y, weights)
         dx, dparams = objective.net.backward(params, residuals, dlogits)
-        grads = (with_penalty(dparams, params, objective.l2), dx)
+        dparams = with_penalty(dparams, params, objective.l2)
         loss = loss + objective.penalty(params, loss.dtype)
-        chosen = tuple(grads[number] for number in wanted)
-        return (loss, Aux(logits, new_state)), chosen[0] if isinstance(argnums, int) else chosen
+        return (loss, Aux(logits, new_state)), chosen(*mesh.summed((dparams, dx), (params, x)))
 
-    return by_hand
+    def chosen(dparams: Any, dx: Any) -> Any:
+        grads = tuple((dparams, dx)[number] for number in wanted)
+        return grads[0] if isinstance(argnums, int) else grads
+
+    return on_its_mesh(by_hand, chosen)
+
+
+def on_its_mesh(gradient: Callable, chosen: Callable[[Any, Any], Any] = lambda dparams, dx: dparams) -> Callable:
+    """The gradient on whatever mesh of Explicit axes its arguments lie, or on none.
+
+    Args:
+        gradient: (params, x, y, state, key, weights) -> (loss, Aux(logits, state)), grads.
+        chosen: what stands in the place of grads, of a thing for params and one for x.
+    """
+
+    def anywhere(
+        params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
+    ) -> tuple[tuple[Array, Aux], Any]:
+        args = (params, x, y, state, key, weights)
+        explicit = mesh.explicit_mesh(args)
+        if explicit is None:
+            return gradient(*args)
+        aux = mesh.along_batch(x, explicit), mesh.shardings_of(state, explicit)
+        out = (mesh.replicated(explicit), Aux._make(aux)), chosen(*mesh.shardings_of((params, x), explicit))
+        return mesh.on_mesh(gradient, explicit, out)(*args)
+
+    return anywhere
 
 
 def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
@@ -166,13 +192,14 @@ def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
     return by_hand
 
 
-def _is_kernel(path: tuple) -> bool:
+def is_kernel(path: tuple) -> bool:
+    """Whether a leaf at this path is one that the penalty is on."""
     return bool(path) and getattr(path[-1], "key", None) == "kernel"
 
 
 def _kernels(params: Params) -> Any:
     """The tree with every leaf but those named `kernel` taken out."""
-    return jax.tree.map_with_path(lambda path, leaf: leaf if _is_kernel(path) else None, params)
+    return jax.tree.map_with_path(lambda path, leaf: leaf if is_kernel(path) else None, params)
 
 
 def _is_off(l2: float | Array) -> bool:
@@ -186,6 +213,6 @@ def with_penalty(dparams: Any, params: Params, l2: float | Array) -> Any:
         return dparams
 
     def leaf_gradient(path: tuple, dleaf: Array, leaf: Array) -> Array:
-        return dleaf + jnp.asarray(2 * l2, leaf.dtype) * leaf if _is_kernel(path) else dleaf
+        return dleaf + jnp.asarray(2 * l2, leaf.dtype) * leaf if is_kernel(path) else dleaf
 
     return jax.tree.map_with_path(leaf_gradient, dparams, params)

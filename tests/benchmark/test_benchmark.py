@@ -21,9 +21,9 @@ from handgrad.benchmark.steps import (
     reshaped,
 )
 from handgrad.benchmark.table import bounded, compared, line_of
-from handgrad.benchmark.timing import summarised
 from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses, losses
 from handgrad.cli import main
+from handgrad.timing import summarised
 
 TINY = hg.Chain(hg.Conv(2, 3), hg.Relu(), hg.MaxPool(2), hg.Flatten(), hg.Dense(3))
 

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import image as images
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 import handgrad as hg
 from handgrad import viz
+from handgrad.insight import Cost, CostRow, Path, WiggleCost
 
 matplotlib = importlib.import_module("matplotlib")
 CLASSES = tuple("0123456789")
@@ -196,23 +198,26 @@ def test_confusion_text_needs_no_matplotlib(monkeypatch):
     assert table[3].split() == ["cow", "·", "·", "·", "-"]
 
 
+PATH = Path(jnp.array([[1.0, 1.0], [0.5, 0.5]]), jnp.array([1.0, 0.25]))
+ROWS = [CostRow(f"conv{i}", "Conv", "by hand", 10, 20, 1.0 * i, 2.0 * i) for i in (1, 2)]
+COST = Cost(tuple(ROWS), 3.0, 6.0, 8)
+TRACE = {"name": ["dense1", "relu1"], "delta": [1.0, 0.1], "findings": ["dense1 makes the output explode, 153 times"]}
+
 FIGURES = {
     "learning_curve": lambda ax: viz.learning_curve(HISTORY, ax),
     "kernels": lambda ax: viz.kernels(np.ones((3, 3, 1, 4)), ax=ax),
     "wrong": lambda ax: viz.wrong(np.eye(4)[None, :, :, None], [1], [0], CLASSES, ax=ax),
     "confusion": lambda ax: viz.confusion(np.eye(10, dtype=int), CLASSES, ax),
-    "wiggle_cost": lambda ax: viz.wiggle_cost(
-        hg.insight.WiggleCost((hg.insight.CostRow(85, 86, 0.4, 0.2),) * 2, 64), ax
-    ),
-    "wiggle_signs": lambda ax: viz.wiggle_signs(
-        hg.insight.WiggleSigns((hg.insight.SignRow(1e-6, 9, 3, 88),) * 2, "float32", 0), ax
-    ),
-    "descend_2d": lambda ax: viz.descend_2d(
-        {"sgd": hg.descend_2d(hg.surfaces["bowl"], hg.sgd(0.5), (1.0, 1.0), 4)}, hg.surfaces["bowl"], ax
-    ),
-    "net": lambda ax: viz.net(
-        hg.Chain(hg.Residual(hg.Chain(hg.Conv(2, 3), hg.Relu())), hg.Flatten(), hg.Dense(3)), (4, 4, 2), ax
-    ),
+    "images": lambda ax: viz.images(np.eye(4)[None, :, :, None], ["one"], ax, title="a diagonal"),
+    "saliency": lambda ax: viz.saliency(np.eye(4)[..., None], {"a": np.eye(4), "b": -np.eye(2)}, ax, title="why"),
+    "activations": lambda ax: viz.activations({"conv1": np.eye(4)[None, :, :, None]}, ax=ax),
+    "ledger": lambda ax: viz.ledger(hg.ledger(hg.Chain(hg.Relu(), hg.Tanh()), (64,), temporary=False), ax),
+    "cost": lambda ax: viz.cost(COST, ax),
+    "net": lambda ax: viz.net(hg.Chain(hg.Residual(hg.Conv(2, 3)), hg.Flatten(), hg.Dense(3)), (4, 4, 2), ax),
+    "descend_2d": lambda ax: viz.descend_2d({"sgd": PATH}, "bowl", ax),
+    "wiggle_cost": lambda ax: viz.wiggle_cost([WiggleCost(100, 2.0, 0.5), WiggleCost(400, 16.0, 1.0)], ax),
+    "wiggle_signs": lambda ax: viz.wiggle_signs({"1e-6": (0.05, 0.08, 0.87), "1e-3": (0.95, 0.03, 0.02)}, ax),
+    "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 
 

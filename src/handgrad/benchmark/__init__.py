@@ -3,7 +3,7 @@
 from handgrad.benchmark.machine import machine
 from handgrad.benchmark.run import SECTIONS, bench
 from handgrad.benchmark.table import Bound, Line, Table, as_markdown, as_records, as_text
-from handgrad.benchmark.timing import Timing, interleaved
+from handgrad.timing import Timing, interleaved
 
 __all__ = [
     "SECTIONS",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from handgrad.benchmark.timing import Timing
+from handgrad.timing import Timing
 
 
 @dataclass(frozen=True)

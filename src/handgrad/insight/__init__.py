@@ -1,31 +1,61 @@
 """Looking inside a net: gradient checks and summaries."""
 
+from handgrad.insight import rules
 from handgrad.insight.check import check_gradients, check_layer
-from handgrad.insight.descent import Path, descend_2d
+from handgrad.insight.cost import Cost, CostRow, cost
+from handgrad.insight.curvature import Sharpness, gauss_newton_diagonal, gauss_newton_product, hvp, sharpness
+from handgrad.insight.descent import SURFACES, Path, Surface, descend_2d
+from handgrad.insight.kfac import Factors, kfac, kfac_factors, kfac_value_and_grad
+from handgrad.insight.ledger import Ledger, LedgerRow, ledger
+from handgrad.insight.per_example import clipped_grad, per_example_grads, per_example_norms
 from handgrad.insight.report import Report, Row
+from handgrad.insight.saliency import activations, grad_cam, integrated_gradients, saliency, smooth_grad
 from handgrad.insight.summary import Summary, SummaryRow, summary
-from handgrad.insight.surface import Surface, surfaces
-from handgrad.insight.wiggle import wiggle, wiggle_in_turn
-from handgrad.insight.wiggle_study import CostRow, SignRow, WiggleCost, WiggleSigns, wiggle_cost, wiggle_signs
+from handgrad.insight.trace import Trace, TraceRow, trace
+from handgrad.insight.wiggle import WiggleCost, wiggle, wiggle_cost, wiggle_signs, wiggle_value_and_grad
 
 __all__ = [
-    "CostRow",
-    "Path",
     "Report",
     "Row",
-    "SignRow",
     "Summary",
     "SummaryRow",
-    "Surface",
-    "WiggleCost",
-    "WiggleSigns",
+    "Trace",
+    "TraceRow",
     "check_gradients",
     "check_layer",
-    "descend_2d",
     "summary",
-    "surfaces",
+    "trace",
+    "SURFACES",
+    "Path",
+    "Surface",
+    "descend_2d",
+    "WiggleCost",
     "wiggle",
     "wiggle_cost",
-    "wiggle_in_turn",
     "wiggle_signs",
+    "wiggle_value_and_grad",
+    "Cost",
+    "CostRow",
+    "Ledger",
+    "LedgerRow",
+    "cost",
+    "ledger",
+    "Factors",
+    "Sharpness",
+    "gauss_newton_diagonal",
+    "gauss_newton_product",
+    "hvp",
+    "kfac",
+    "kfac_factors",
+    "kfac_value_and_grad",
+    "sharpness",
+    "activations",
+    "grad_cam",
+    "integrated_gradients",
+    "saliency",
+    "smooth_grad",
+    "rules",
+    "clipped_grad",
+    "per_example_grads",
+    "per_example_norms",
 ]

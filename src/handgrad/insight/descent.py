@@ -1,98 +1,135 @@
-"""Going down a surface over the plane: what an optimizer does, where it can be seen.
+"""Descent on surfaces over a plane, where one can see where each rule goes and why.
 
-On f = h x² / 2 every rule but Adam is linear, and its numbers follow from the roots λ of an equation. With s = η h:
+    bowl       f = (u² + v²)/2                          ∇f = (u, v)
+    ravine     f = (u² + 100 v²)/2                      ∇f = (u, 100 v)              curvatures 1 and 100
+    saddle     f = u² - v² + v⁴/4                       ∇f = (2u, -2v + v³)          minima at v = ±√2
+    minima     f = (u² + v - 11)² + (u + v² - 7)²       four minima of 0 (Himmelblau)
+    plateau    f = -exp(-(u² + v²)/2)                   ∇f = (u, v) exp(-(u² + v²)/2)  flat far from the middle
 
-    sgd                           λ = 1 - s                                     stable for s < 2
-    momentum                      λ² - (1 + β - s) λ + β = 0                    s < 2 (1 + β)
-    momentum, nesterov            λ² - (1 + β) (1 - s) λ + β (1 - s) = 0        s < 2 (1 + β) / (1 + 2 β)
-    previous_gradient_momentum    λ² - (1 - s) λ + α s = 0                      s < min(1 / α, 2 / (1 - α))
-
-Stable is |λ| < 1. The bounds are where a root comes to -1; 1 / α is where the product of two complex ones, α s, is 1.
-At 0.9 that is 2, 3.8, 1.36 and 1.11: heavy ball bears steps nearly twice as long as no momentum, the form that adds the
-previous gradient only half as long; with α = 1/3 it bears 3.
+Each gradient is written by hand beside its formula.
+Source: Himmelblau, Applied nonlinear programming, 1972; Goh, Why momentum really works, Distill 2017.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax import lax
 
-from handgrad.insight.surface import Surface
 from handgrad.layers.layer import Array
+from handgrad.optimizers import apply_updates
 from handgrad.optimizers.optimizer import check_optimizer
-from handgrad.optimizers.transforms import apply_updates
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A function of a point (2,) and its gradient by hand, and the part of the plane to look at.
+
+    Args:
+        name: what it is called.
+        value: point -> a scalar.
+        gradient: point -> (2,).
+        low: the corner (u, v) at the lower left of the picture.
+        high: that at the upper right.
+    """
+
+    name: str
+    value: Callable[[Array], Array]
+    gradient: Callable[[Array], Array]
+    low: tuple[float, float]
+    high: tuple[float, float]
+
+
+def _himmelblau(point: Array) -> Array:
+    u, v = point
+    return (u**2 + v - 11) ** 2 + (u + v**2 - 7) ** 2
+
+
+def _himmelblau_gradient(point: Array) -> Array:
+    u, v = point
+    a, b = u**2 + v - 11, u + v**2 - 7
+    return jnp.stack([4 * u * a + 2 * b, 2 * a + 4 * v * b])
+
+
+def _plateau(point: Array) -> Array:
+    return -jnp.exp(-(point @ point) / 2)
+
+
+def _plateau_gradient(point: Array) -> Array:
+    return point * jnp.exp(-(point @ point) / 2)
+
+
+def _ravine_gradient(point: Array) -> Array:
+    return jnp.stack([point[0], 100 * point[1]])
+
+
+def _saddle_gradient(point: Array) -> Array:
+    u, v = point
+    return jnp.stack([2 * u, -2 * v + v**3])
+
+
+SURFACES = {
+    surface.name: surface
+    for surface in (
+        Surface("bowl", lambda p: (p @ p) / 2, lambda p: p, (-2.0, -2.0), (2.0, 2.0)),
+        Surface("ravine", lambda p: (p[0] ** 2 + 100 * p[1] ** 2) / 2, _ravine_gradient, (-2.2, -0.6), (2.2, 0.6)),
+        Surface("saddle", lambda p: p[0] ** 2 - p[1] ** 2 + p[1] ** 4 / 4, _saddle_gradient, (-2.0, -2.2), (2.0, 2.2)),
+        Surface("minima", _himmelblau, _himmelblau_gradient, (-5.5, -5.5), (5.5, 5.5)),
+        Surface("plateau", _plateau, _plateau_gradient, (-5.0, -5.0), (5.0, 5.0)),
+    )
+}
 
 
 class Path(NamedTuple):
-    """Where a descent went; under vmap each array has a leading axis more.
-
-    Attributes:
-        points: (steps + 1, 2), the start first.
-        values: f there, (steps + 1,).
-        gradients: df/dp there, (steps + 1, 2).
-    """
+    """Where a descent went: `points` (steps + 1, 2) from the start on, and the `values` (steps + 1,) there."""
 
     points: Array
     values: Array
-    gradients: Array
-
-    def steps_to(self, goal: ArrayLike | tuple[float, float] = (0.0, 0.0), distance: float = 1e-3) -> Array:
-        """After how many steps the path is within a distance of the goal for good, (...); inf if it never is."""
-        to_goal = self.points - jnp.broadcast_to(jnp.asarray(goal, self.points.dtype), self.points.shape)
-        away = ~(jnp.linalg.norm(to_goal, axis=-1) <= distance)  # NaN is away
-        count = away.shape[-1] - jnp.argmax(away[..., ::-1], axis=-1)  # of points up to the last that is away
-        steps = jnp.where(away.any(-1), count, 0)
-        return jnp.where(away[..., -1], jnp.inf, steps.astype(self.values.dtype))
 
 
-def descend_2d(surface: Surface, optimizer: Any, start: ArrayLike | tuple[float, float], steps: int) -> Path:
-    """Follow an optimizer down a surface: p ← p + u(df/dp), step after step.
-
-    It is a `lax.scan`, so it may be called inside jit and vmap: over starts, or over learning rates,
-    `jax.vmap(lambda lr: descend_2d(surface, hg.sgd(lr), start, 100))(rates)`.
+def descend_2d(surface: Surface | str, optimizer: Any, start: Any, steps: int = 100) -> Path:
+    """Follow an optimizer down a surface.
 
     Args:
-        surface: one of `hg.surfaces`, or a `Surface` of your own.
-        optimizer: an (init, update) pair, ours or optax's.
-        start: the first point (2,).
-        steps: how many steps.
+        surface: one of `SURFACES` by name, or your own.
+        optimizer: an (init, update) pair, ours or optax's: sgd, the three momenta, adam; its rate may be traced, and
+            the whole may be vmapped over rates and starts.
+        start: the point (2,).
+        steps: how many.
 
     Returns:
-        The `Path`. A descent that diverges is no error: its numbers become inf, then NaN.
+        The Path. Where it leaves all bounds its numbers become inf and NaN.
 
     Raises:
-        TypeError: a surface that is no `Surface`, or an optimizer without init and update.
-        ValueError: a start of another shape, or steps below 1.
+        TypeError: an optimizer that is none, or a surface that is none.
+        ValueError: an unknown name, a start of another shape, steps below 1.
 
     Example:
         >>> import handgrad as hg
-        >>> path = hg.descend_2d(hg.surfaces["bowl"], hg.sgd(0.5), (1.0, 2.0), 3)
-        >>> path.points.tolist()
-        [[1.0, 2.0], [0.5, 1.0], [0.25, 0.5], [0.125, 0.25]]
-        >>> rates = jnp.array([0.5, 1.5, 2.5])
-        >>> paths = jax.vmap(lambda lr: hg.descend_2d(hg.surfaces["bowl"], hg.sgd(lr), (1.0, 0.0), 50))(rates)
-        >>> paths.steps_to().tolist()
-        [10.0, 10.0, inf]
+        >>> path = descend_2d("bowl", hg.sgd(0.5), (1.0, -2.0), steps=2)
+        >>> path.points.tolist(), path.values.tolist()
+        ([[1.0, -2.0], [0.5, -1.0], [0.25, -0.5]], [2.5, 0.625, 0.15625])
     """
+    if isinstance(surface, str):
+        if surface not in SURFACES:
+            raise ValueError(f"descend_2d: surface must be one of {', '.join(SURFACES)}, got {surface!r}")
+        surface = SURFACES[surface]
     if not isinstance(surface, Surface):
-        raise TypeError(f"descend_2d: surface must be an hg.Surface, such as hg.surfaces['bowl'], got {surface!r}")
+        raise TypeError(f"descend_2d: surface must be a Surface or the name of one, got {surface!r}")
     check_optimizer("descend_2d", optimizer)
-    start = jnp.asarray(start)
-    if start.shape != (2,):
-        raise ValueError(f"descend_2d: start must be a point (2,), got shape {start.shape}; use jax.vmap for several")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"descend_2d: steps must be a positive int, got {steps!r}")
-    start = start if jnp.issubdtype(start.dtype, jnp.floating) else start.astype(float)
+    point = jnp.asarray(start, float)
+    if point.shape != (2,) or steps < 1:
+        raise ValueError(f"descend_2d: wants a start of two numbers and a step or more, got {point.shape} and {steps}")
+    place = surface
 
-    def seen(p: Array) -> Path:
-        return Path(p, surface.value(p), surface.slope(p))
+    def one(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], Array]:
+        point, opt_state = carry
+        updates, opt_state = optimizer.update(place.gradient(point), opt_state, point)
+        point = apply_updates(point, updates)
+        return (point, opt_state), point
 
-    def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], Path]:
-        p, opt_state = carry
-        here = seen(p)
-        updates, opt_state = optimizer.update(here.gradients, opt_state, p)
-        return (apply_updates(p, updates), opt_state), here
-
-    (end, _), path = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
-    return jax.tree.map(lambda along, last: jnp.concatenate([along, last[None]]), path, seen(end))
+    _, later = lax.scan(one, (point, optimizer.init(point)), None, length=steps)
+    points = jnp.concatenate([point[None], later])
+    return Path(points, jax.vmap(place.value)(points))

@@ -1,6 +1,6 @@
 """The leaf layers of a net by their path, and the net with each of them wrapped: how the tools look inside."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.layers.container import Container, entry
-from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
+from handgrad.layers.layer import Array, Inference, Layer, Params, Residuals, Shape, State
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +55,13 @@ def is_by_hand(layer: Layer) -> bool:
     return type(inner).backward is not Layer.backward
 
 
+def innermost(layer: Layer) -> Layer:
+    """The layer within those that wrap it to swap a rule or to look on."""
+    while isinstance(inner := getattr(layer, "layer", None), Layer) and not isinstance(layer, Inference):
+        layer = inner
+    return layer
+
+
 def leaf_layers(net: Layer) -> list[tuple[str, Layer]]:
     """(path, layer) of each leaf layer, in order; a path is names with slashes, `residual1/body/conv1`.
 
@@ -80,6 +87,16 @@ def by_path(net: Layer, tree: Any, child: Callable[[Any, str], Any] = entry) -> 
             raise ValueError(f"{type(net).__name__}: two layers have the path {path!r}; name one of them otherwise")
         found[path] = value
     return found
+
+
+def with_leaves(net: Layer, tree: Any, values: dict[str, Any], path: str = "") -> Any:
+    """The other way: a tree built as `tree`, with values[path] in the place of each leaf layer's part."""
+    if not is_open(net):
+        return values[path or net.name or net.kind]
+    if not isinstance(tree, Mapping):
+        return tree
+    layers = dict(cast(Container, net).items())
+    return {n: with_leaves(layers[n], tree[n], values, f"{path}/{n}" if path else n) for n in tree}
 
 
 def _below(net: Layer, tree: Any, child: Callable[[Any, str], Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -5,12 +5,12 @@ that up under the layer's name as they hand up gradients. Nothing is written dow
 vmap and grad.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from handgrad.gradient import Aux, Objective, with_penalty
-from handgrad.insight.leaves import Wrapped, by_path, is_open, wrap_leaves
+from handgrad.insight.leaves import Wrapped, by_path, is_open, with_leaves, wrap_leaves
 from handgrad.layers.container import Container, entry
 from handgrad.layers.layer import Array, Layer, Params, Residuals, State
 
@@ -107,20 +107,41 @@ def opened(objective: Objective, loss_value_and_grad: Callable | None = None) ->
         >>> {name: layer.dy.shape for name, layer in seen.items()}
         {'dense1': (4, 3), 'relu1': (4, 3)}
     """
-    net, loss_value_and_grad = objective.net, loss_value_and_grad or objective.loss.value_and_grad
-    tapped = wrap_leaves(Tap, net)
+    loss_value_and_grad = loss_value_and_grad or objective.loss.value_and_grad
 
     def by_hand(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Opened:
-        every = with_every_leaf(net, params)
-        logits, new_state, residuals = tapped.forward(every, x, state, key)
-        loss, dlogits = loss_value_and_grad(logits, y)
-        dx, tree = tapped.backward(every, residuals, dlogits)
-        layers = {path: answer.seen for path, answer in by_path(net, tree).items()}
-        grads = with_penalty(_dparams(net, tree, params), params, objective.l2)
-        loss = loss + objective.penalty(params, loss.dtype)
-        return Opened(loss, Aux(logits, new_state), grads, dx, layers)
+        def of_loss(logits: Array) -> tuple[Array, Array]:
+            return loss_value_and_grad(logits, y)
+
+        passes = open_passes(objective.net, params, x, state, key, of_loss)
+        dparams = {path: seen.dparams for path, seen in passes.layers.items()}
+        grads = with_penalty(with_leaves(objective.net, params, dparams), params, objective.l2)
+        loss = passes.value + objective.penalty(params, passes.value.dtype)
+        return Opened(loss, Aux(passes.logits, passes.state), grads, passes.dx, passes.layers)
 
     return by_hand
+
+
+class Passes(NamedTuple):
+    """A forward and a backward pass laid open: what `of_logits` gave for the logits, and what each layer met."""
+
+    value: Array
+    logits: Array
+    state: Any
+    dx: Array
+    layers: dict[str, Seen]
+
+
+def open_passes(
+    net: Layer, params: Params, x: Array, state: State, key: Array | None, of_logits: Callable[[Array], Any]
+) -> Passes:
+    """Forward, then backward from the cotangent that of_logits(logits) -> (value, dlogits) gives."""
+    every = with_every_leaf(net, params)
+    tapped = wrap_leaves(Tap, net)
+    logits, new_state, residuals = tapped.forward(every, x, state, key)
+    value, dlogits = of_logits(logits)
+    dx, tree = tapped.backward(every, residuals, dlogits)
+    return Passes(value, logits, new_state, dx, {path: answer.seen for path, answer in by_path(net, tree).items()})
 
 
 def with_every_leaf(net: Layer, params: Params) -> Any:
@@ -128,13 +149,3 @@ def with_every_leaf(net: Layer, params: Params) -> Any:
     if not is_open(net):
         return params
     return {name: with_every_leaf(layer, entry(params, name)) for name, layer in cast(Container, net).items()}
-
-
-def _dparams(net: Layer, tree: Any, params: Params) -> Any:
-    """The gradients alone, in the structure of params."""
-    if not is_open(net):
-        return tree.seen.dparams
-    layers = dict(cast(Container, net).items())
-    if not isinstance(params, Mapping):
-        return params
-    return {name: _dparams(layers[name], tree[name], params[name]) for name in params}

@@ -1,173 +1,201 @@
-"""The lecture's trainer: change one weight a little, and keep what lets the loss fall. No derivative anywhere.
+"""Learning without derivatives: wiggle a weight, see whether the loss falls, keep the better side.
 
-    L = loss(θ)      L_i = loss(θ + ε e_i)      θ_i ← θ_i + s · sign(L - L_i)
+    L = loss(θ),   L' = loss(θ + ε e_i),   θ_i <- θ_i + step · sign(L - L')
 
-Why it works: by Taylor L_i - L = ε g_i + ε²/2 H_ii + O(ε³), so sign(L_i - L) is the sign of the gradient g_i as long as
-ε |H_ii| < 2 |g_i|. Why it fails: L is known to its last bit only, u |L| with u = 6e-8 in float32 and 1e-16 in float64,
-so the difference drowns where ε |g_i| < u |L|, and θ_i + ε is θ_i itself where ε < u |θ_i|. What it costs: a loss for
-each weight, N + 1 in all, where backward gets all N slopes for about two losses more.
+A sweep over N weights needs N losses and more, where backprop needs the time of about three for all of them. In float32
+a wiggle of 1e-6 moves most losses by less than they are rounded to: the sign is then 0, and the weight stays.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
 
-from handgrad.gradient import Aux, Objective
+from handgrad.compile import jit
+from handgrad.gradient import Objective, grad
+from handgrad.layers.activation import Tanh
+from handgrad.layers.affine import Dense
+from handgrad.layers.container import Chain
 from handgrad.layers.layer import Array, Params, State
-from handgrad.optimizers.optimizer import check_floating
+from handgrad.losses import SoftmaxCrossEntropy
+from handgrad.timing import interleaved
 
-NONE = -1  # the number of no weight
 
-
-def wiggle(objective: Objective, eps: float | Array = 1e-6, *, chunk: int = 64, has_aux: bool = True) -> Callable:
-    """The sign of each weight's slope by wiggling it, all from one point; in the place of `hg.value_and_grad`.
-
-    signs_i = sign(L(θ + ε e_i) - L(θ)): 1, -1, or 0 where the loss did not change. `hg.sgd(s)` on them is the lecture's
-    move θ_i += s sign(L - L_i), with s = ε in the lecture. Every loss gets the same key, so the same dropout mask.
+def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -> Callable[..., tuple[Params, Array]]:
+    """One sweep of the lecture's trainer: every weight in turn is wiggled and moved, each after those before it.
 
     Args:
-        objective: whose loss.
-        eps: by how much a weight is changed; a positive number, or a traced scalar.
-        chunk: how many weights are wiggled at once, by vmap: memory is that of so many nets.
-        has_aux: must be True, as in `hg.value_and_grad`.
+        objective: whose loss is made small.
+        eps: how far a weight is wiggled, above 0.
+        step: how far it is moved; eps unless given.
 
     Returns:
-        A function of (params, x, y, state=(), key=None, weights=None) that gives ((loss, Aux(logits, state)), signs);
-        signs have the structure, shapes and dtypes of params, and are NaN where a loss is.
+        A function of (params, x, y, state=(), key=None) that gives (params, losses): the loss before each move, (N,)
+        in the order of `jax.tree.leaves`. One key's masks hold for the whole sweep.
 
     Raises:
-        TypeError: something that is no `Objective`, or parameters that are not floating point.
-        ValueError: eps or chunk not positive, has_aux=False, or a net without parameters.
-
-    Source: the lecture behind this library; signs of differences as in Bernstein et al., signSGD, 2018.
-
-    Example:
-        >>> import functools, handgrad as hg
-        >>> net, key = hg.Chain(hg.Dense(2)), jax.random.key(0)
-        >>> state = hg.init_train_state(net, hg.sgd(0.1), key, (2,))
-        >>> step = hg.make_train_step(
-        ...     hg.Objective(net, hg.SoftmaxCrossEntropy()), hg.sgd(0.1), functools.partial(hg.wiggle, eps=1e-3)
-        ... )
-        >>> for _ in range(20):
-        ...     state, metrics = step(state, jnp.eye(2, dtype="float32"), jnp.array([0, 1]))
-        >>> float(metrics.accuracy)
-        1.0
-    """
-    check_wiggle("wiggle", objective, has_aux, eps=eps)
-    if not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"wiggle: chunk must be a positive int, got {chunk!r}")
-
-    def wiggled(
-        params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
-    ) -> tuple[tuple[Array, Aux], Any]:
-        count = weight_count("wiggle", params)
-        loss, aux = objective(params, x, y, state, key, weights)
-        size = min(chunk, count)
-
-        def signs_of(places: Array) -> Array:
-            """Beside each loss stands that of no change, by the same compiled sums, so that equal weights give 0."""
-            losses = _losses(objective, params, (x, y, state, key, weights), jnp.append(NONE, places), eps)
-            return jnp.sign(losses[1:] - losses[0])
-
-        places = jnp.arange(-(-count // size) * size).reshape(-1, size)  # those beyond the last weight change none
-        return (loss, aux), _as_tree(jax.lax.map(signs_of, places).ravel()[:count], params)
-
-    return wiggled
-
-
-def wiggle_in_turn(
-    objective: Objective, eps: float | Array = 1e-6, *, step: float | Array | None = None, has_aux: bool = True
-) -> Callable:
-    """The same as the lecture does it: weight after weight, each seeing the moves of those before it.
-
-    For i = 1 … N: L = loss(θ), L_i = loss(θ + ε e_i), θ_i ← θ_i + s sign(L - L_i). A weight moves once in a sweep, so
-    θ after it is θ - s · signs: `hg.sgd(s)` with the same s takes the step. The loss falls more surely than when all
-    move at once, but a sweep takes 2 N losses one after the other, which no vmap can shorten.
-
-    Args:
-        objective: whose loss.
-        eps: by how much a weight is changed to look; a positive number, or a traced scalar.
-        step: s, by how much it then moves; None is eps.
-        has_aux: must be True, as in `hg.value_and_grad`.
-
-    Returns:
-        A function of (params, x, y, state=(), key=None, weights=None) that gives ((loss, Aux(logits, state)), signs),
-        loss and aux those before the sweep. The weights are in the order of `jax.tree.leaves(params)`.
-
-    Raises:
-        TypeError: as for `wiggle`.
-        ValueError: eps or step not positive, has_aux=False, or a net without parameters.
+        TypeError: something that is no Objective.
+        ValueError: eps that is not above 0, or params without a number in them.
 
     Example:
         >>> import handgrad as hg
-        >>> net = hg.Chain(hg.Dense(1, use_bias=False))
-        >>> objective = hg.Objective(net, hg.MeanSquaredError())
-        >>> params, x = {"dense1": {"kernel": jnp.array([[1.0], [1.0]])}}, jnp.ones((1, 2))
-        >>> (loss, _), signs = hg.wiggle_in_turn(objective, step=1.0)(params, x, jnp.full((1, 1), 1.1))
-        >>> signs["dense1"]["kernel"].ravel().tolist()  # 2 is too much, 1 too little
-        [1.0, -1.0]
+        >>> objective = hg.Objective(hg.Chain(hg.Dense(1, use_bias=False)), hg.MeanSquaredError())
+        >>> params = {"dense1": {"kernel": jnp.zeros((2, 1))}}  # L = (w·x - 1)² with x = (3, -1)
+        >>> moved, losses = wiggle(objective, 1e-3, step=0.1)(params, jnp.array([[3.0, -1.0]]), jnp.ones((1, 1)))
+        >>> moved["dense1"]["kernel"].ravel().round(3).tolist(), losses.round(3).tolist()
+        ([0.1, -0.1], [1.0, 0.49])
     """
-    step = eps if step is None else step
-    check_wiggle("wiggle_in_turn", objective, has_aux, eps=eps, step=step)
+    _check("wiggle", objective, eps)
+    move = eps if step is None else step
 
-    def wiggled(
-        params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
-    ) -> tuple[tuple[Array, Aux], Any]:
-        count = weight_count("wiggle_in_turn", params)
+    def sweep(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> tuple[Params, Array]:
+        flat, unravel, loss = _flat_loss("wiggle", objective, params, x, y, state, key)
 
-        def one_weight(theta: Params, i: Array) -> tuple[Params, Array]:
-            losses = _losses(objective, theta, (x, y, state, key, weights), jnp.stack([jnp.full_like(i, NONE), i]), eps)
-            sign = jnp.sign(losses[1] - losses[0])
-            return _nudged(theta, i, -jnp.asarray(step, sign.dtype) * sign), sign
+        def one(flat: Array, i: Array) -> tuple[Array, Array]:
+            before, after = loss(flat), loss(flat.at[i].add(jnp.asarray(eps, flat.dtype)))
+            return flat.at[i].add(move * jnp.sign(before - after).astype(flat.dtype)), before
 
-        _, signs = jax.lax.scan(one_weight, params, jnp.arange(count))
-        return objective(params, x, y, state, key, weights), _as_tree(signs, params)
+        flat, losses = lax.scan(one, flat, jnp.arange(flat.size))
+        return unravel(flat), losses
+
+    return sweep
+
+
+def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) -> Callable[..., Any]:
+    """The sign of each weight's slope by one wiggle of it, all from the same point: sign(L' - L), N + 1 losses.
+
+    Args:
+        objective: whose loss is looked at.
+        eps: how far a weight is wiggled, above 0.
+        at_once: how many weights are wiggled side by side by vmap; memory grows with it.
+
+    Returns:
+        A function of (params, x, y, state=(), key=None) that gives a tree like params of -1, 0 and 1; 0 where the loss
+        did not change.
+
+    Raises:
+        TypeError: something that is no Objective.
+        ValueError: eps that is not above 0, at_once below 1, or params without a number in them.
+
+    Example:
+        >>> import handgrad as hg
+        >>> objective = hg.Objective(hg.Chain(hg.Dense(1, use_bias=False)), hg.MeanSquaredError())
+        >>> params = {"dense1": {"kernel": jnp.zeros((3, 1))}}
+        >>> signs = wiggle_signs(objective, 1e-3)(params, jnp.array([[3.0, -1.0, 0.0]]), jnp.ones((1, 1)))
+        >>> signs["dense1"]["kernel"].ravel().tolist()
+        [-1.0, 1.0, 0.0]
+    """
+    _check("wiggle_signs", objective, eps)
+    if at_once < 1:
+        raise ValueError(f"wiggle_signs: at_once must be at least 1, got {at_once}")
+
+    def signs(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
+        flat, unravel, loss = _flat_loss("wiggle_signs", objective, params, x, y, state, key)
+        before = loss(flat)
+
+        def one(i: Array) -> Array:
+            return jnp.sign(loss(flat.at[i].add(jnp.asarray(eps, flat.dtype))) - before)
+
+        return unravel(lax.map(one, jnp.arange(flat.size), batch_size=at_once).astype(flat.dtype))
+
+    return signs
+
+
+def wiggle_value_and_grad(eps: float = 1e-6) -> Callable:
+    """A `value_and_grad` whose gradient is the wiggles' signs: with `hg.sgd(r)` each weight moves by r the better way.
+
+    Args:
+        eps: how far a weight is wiggled.
+
+    Example:
+        >>> import handgrad as hg
+        >>> net, optimizer = hg.Chain(hg.Dense(2)), hg.sgd(0.1)
+        >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
+        >>> step = hg.make_train_step(objective, optimizer, value_and_grad=wiggle_value_and_grad(1e-3))
+        >>> train_state = hg.init_train_state(net, optimizer, jax.random.key(0), (2,))
+        >>> for _ in range(20):
+        ...     train_state, metrics = step(train_state, jnp.eye(2, dtype="float32"), jnp.array([0, 1]))
+        >>> float(metrics.accuracy)
+        1.0
+    """
+
+    def wiggled(objective: Objective, argnums: int = 0, has_aux: bool = True) -> Callable:
+        if argnums != 0:
+            raise ValueError(f"wiggle_value_and_grad: argnums must be 0, the parameters, got {argnums!r}")
+        signs = wiggle_signs(objective, eps)
+
+        def both(
+            params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
+        ) -> tuple[Any, Any]:
+            if weights is not None:
+                raise ValueError("wiggle_value_and_grad: takes no weights of examples")
+            return objective(params, x, y, state, key), signs(params, x, y, state, key)
+
+        return both
 
     return wiggled
 
 
-def _losses(objective: Objective, params: Params, batch: tuple, places: Array, eps: float | Array) -> Array:
-    """The losses (m,) after each of m weights alone is changed."""
-    return jax.vmap(lambda i: objective(_nudged(params, i, eps), *batch)[0])(places)
+class WiggleCost(NamedTuple):
+    """One size of net: its parameters, and the milliseconds of a sweep of wiggles and of one gradient by hand."""
+
+    parameters: int
+    wiggle: float
+    backprop: float
 
 
-def _nudged(params: Params, index: Array, by: float | Array) -> Params:
-    """The params with weight number `index`, counted through the leaves, changed by so much."""
-    leaves, structure = jax.tree.flatten(params)
-    first, moved = 0, []
-    for leaf in leaves:
-        places = jnp.arange(first, first + leaf.size).reshape(leaf.shape)
-        moved.append(jnp.where(places == index, leaf + jnp.asarray(by, leaf.dtype), leaf))
-        first += leaf.size
-    return structure.unflatten(moved)
+def wiggle_cost(
+    widths: Sequence[int] = (4, 8, 16, 32, 64), *, batch: int = 32, seconds: float = 2.0
+) -> list[WiggleCost]:
+    """Measure what the slopes of all weights cost, by wiggles and by backprop, as a net grows.
+
+    Args:
+        widths: of the two hidden layers of nets of 16 inputs and 4 outputs.
+        batch: how many examples.
+        seconds: about how long to measure each, once compiled; five rounds at least.
+
+    Returns:
+        A row for each width.
+
+    Raises:
+        ValueError: no width, or one below 1.
+
+    Example:
+        >>> [row.parameters for row in wiggle_cost((2, 4), batch=2, seconds=0)]
+        [52, 108]
+    """
+    if not widths or min(widths) < 1:
+        raise ValueError(f"wiggle_cost: widths must be at least 1, got {list(widths)}")
+    return [_one_cost(width, batch, seconds) for width in widths]
 
 
-def _as_tree(flat: Array, params: Params) -> Params:
-    """A number for each weight (N,), as a tree of the structure, shapes and dtypes of params."""
-    leaves, structure = jax.tree.flatten(params)
-    parts = zip(jnp.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1]), leaves, strict=True)
-    return structure.unflatten([part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in parts])
-
-
-def weight_count(name: str, params: Params) -> int:
-    """How many weights there are, all floating point."""
-    check_floating(name, params)
+def _one_cost(width: int, batch: int, seconds: float) -> WiggleCost:
+    net = Chain(Dense(width), Tanh(), Dense(width), Tanh(), Dense(4))
+    params, _ = net.init(jax.random.key(0), (16,), jnp.float32)
+    x, y = jax.random.normal(jax.random.key(1), (batch, 16), jnp.float32), jnp.arange(batch) % 4
+    objective = Objective(net, SoftmaxCrossEntropy())
+    ways = {"wiggle": jit(wiggle_signs(objective, 1e-3)), "backprop": jit(grad(objective))}
+    calls = {name: lambda way=way: jax.block_until_ready(way(params, x, y)) for name, way in ways.items()}
+    times = interleaved(calls, seconds=seconds)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if count == 0:
-        raise ValueError(f"{name}: params must hold a weight to wiggle, got {params!r}; the net has nothing to learn")
-    return count
+    return WiggleCost(count, times["wiggle"].median, times["backprop"].median)
 
 
-def check_wiggle(name: str, objective: Any, has_aux: bool, **sizes: Any) -> None:
-    """An Objective, has_aux as in value_and_grad, and positive sizes; a traced one is never looked at."""
+def _check(tool: str, objective: Any, eps: float) -> None:
     if not isinstance(objective, Objective):
-        raise TypeError(f"{name}: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
-    if has_aux is not True:
-        raise ValueError(f"{name}: an Objective always has aux, got has_aux={has_aux!r}")
-    for argument, value in sizes.items():
-        if isinstance(value, int | float) and not 0 < value < math.inf:
-            raise ValueError(f"{name}: {argument} must be a positive number, got {value!r}")
+        raise TypeError(f"{tool}: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
+    if not eps > 0:
+        raise ValueError(f"{tool}: eps must be above 0, got {eps}")
+
+
+def _flat_loss(
+    tool: str, objective: Objective, params: Params, x: Array, y: Array, state: State, key: Array | None
+) -> tuple[Array, Callable, Callable[[Array], Array]]:
+    """The parameters in a row, the way back, and the loss as a function of the row."""
+    flat, unravel = ravel_pytree(params)
+    if flat.size == 0:
+        raise ValueError(f"{tool}: params have no numbers to wiggle, got {params!r}")
+    return flat, unravel, lambda flat: objective(unravel(flat), x, y, state, key)[0]

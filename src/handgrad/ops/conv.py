@@ -34,7 +34,7 @@ from jax import lax
 from handgrad.ops import check
 from handgrad.ops import conv_algorithms as fast
 from handgrad.ops.precision import sum_rows
-from handgrad.ops.spatial import Padding, Sizes, Windows, out_sizes, pad_pairs, per_axis, span
+from handgrad.ops.spatial import Padding, Sizes, Windows, out_sizes, pad_pairs, per_axis, span, taps
 
 Ints = int | Sequence[int]
 
@@ -245,6 +245,38 @@ def _turned(kernel: jax.Array, groups: int) -> jax.Array:
     turned = jnp.moveaxis(grouped, -1, -3)  # (*K, O/G, C/G, G)
     turned = jnp.swapaxes(turned, -1, -2).reshape(*sizes, features // groups, groups * channels)
     return jnp.flip(turned, tuple(range(len(sizes))))
+
+
+def patches(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> list[jax.Array]:
+    """What each element of the kernel sees: with it a convolution is a sum of dense layers, y = Σ_k patches[k] W_k.
+
+    Args:
+        x: as in `conv`, and so are the settings.
+        kernel: as in `conv`; only its shape counts.
+        strides: as in `conv`.
+        padding: as in `conv`.
+        dilation: as in `conv`.
+        groups: as in `conv`.
+
+    Returns:
+        For each element k of the kernel, row by row, (N, groups, T, C/groups), T the number of windows.
+
+    Example:
+        >>> x = jnp.arange(1.0, 5.0).reshape(1, 4, 1)
+        >>> [patch.ravel().tolist() for patch in patches(x, jnp.zeros((2, 1, 1)), padding="VALID")]
+        [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
+    """
+    windows = _checked(x, kernel, None, strides, padding, dilation, groups)
+    n, channels = x.shape[0], x.shape[-1] // groups
+    return [jnp.swapaxes(tap.reshape(n, -1, groups, channels), 1, 2) for tap in taps(x, windows, 0)]
 
 
 def _checked(

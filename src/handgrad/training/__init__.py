@@ -1,8 +1,9 @@
 """Training: the step, the loop over epochs, evaluation, checkpoints."""
 
-from handgrad.training import checkpoint
+from handgrad.training import checkpoint, distributed
 from handgrad.training.evaluate import evaluate, predict
 from handgrad.training.fit import fit
+from handgrad.training.gradients import gradient_accumulation, mixed_precision
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 
 __all__ = [
@@ -10,9 +11,12 @@ __all__ = [
     "TrainState",
     "TrainStep",
     "checkpoint",
+    "distributed",
     "evaluate",
     "fit",
+    "gradient_accumulation",
     "init_train_state",
     "make_train_step",
+    "mixed_precision",
     "predict",
 ]

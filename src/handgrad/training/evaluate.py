@@ -16,6 +16,7 @@ import numpy as np
 
 from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
 from handgrad.losses import BinaryCrossEntropy, Focal, KLDivergence, Loss, NegativeLogLikelihood, SoftmaxCrossEntropy
+from handgrad.mesh import along_batch, explicit_mesh, mesh_of, on_host, on_mesh, place, spread
 from handgrad.metrics import accuracy
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 
@@ -59,8 +60,8 @@ def evaluate(
     shape = logits_shape(net, params, state, x)
     check_labels("evaluate", x, y, shape, getattr(loss, "ignore_index", None))
     sums = np.zeros(4)
-    for n, inputs, labels in _full_batches(batch_size, x, y):
-        logits = _apply(net, params, state, inputs)
+    for n, inputs, labels in _full_batches(batch_size, mesh_of(params), x, y):
+        logits = _logits(net, params, state, inputs)
         hits, counted = (np.asarray(a, np.float64)[:n] for a in right(loss, logits, labels))
         sums[:2] += (hits * counted).sum(), counted.sum()
         if loss is not None:
@@ -95,8 +96,8 @@ def predict(net: Layer, params: Params, state: State, x: Any, batch_size: int = 
     check_is_layer(net, "predict, net")
     check_examples("predict", x, batch_size)
     logits_shape(net, params, state, x)
-    parts = [np.asarray(_apply(net, params, state, inputs))[:n] for n, inputs in _full_batches(batch_size, x)]
-    return np.concatenate(parts)
+    batches = _full_batches(batch_size, mesh_of(params), x)
+    return np.concatenate([np.asarray(_logits(net, params, state, inputs))[:n] for n, inputs in batches])
 
 
 def right(loss: Loss | None, logits: Array, y: Array) -> tuple[Array, Array]:
@@ -120,19 +121,33 @@ def _hits(logits: Array, y: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(net: Layer, params: Params, state: State, x: Array) -> Array:
-    return net.apply(params, x, state)
+    explicit = explicit_mesh((params, x))
+    if explicit is None:
+        return net.apply(params, x, state)
+    return on_mesh(net.apply, explicit, along_batch(x, explicit))(params, x, state)
 
 
-def _full_batches(batch_size: int, *arrays: Any) -> Iterator[tuple]:
-    """(n, batches): batch_size rows of each array, in order, of which the first n are new ones; the rest are copies."""
-    examples = arrays[0].shape[0]
-    batch_size = min(batch_size, examples)
+def _logits(net: Layer, params: Params, state: State, x: Array) -> Array:
+    """The net's outputs; where params lie on a mesh, x is spread over it and each process gets all outputs."""
+    mesh = mesh_of(params)
+    if mesh is None:
+        return _apply(net, params, state, x)
+    return jnp.asarray(np.asarray(on_host(_apply(net, params, state, place(x, spread(mesh))))))
+
+
+def _full_batches(batch_size: int, mesh: Any, *arrays: Any) -> Iterator[tuple]:
+    """(n, batches): batch_size rows of each array, in order, of which the first n are new ones; the rest are copies.
+
+    The first axis of a mesh divides the batch_size.
+    """
+    examples, parts = arrays[0].shape[0], 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
+    batch_size = -(-min(batch_size, examples) // parts) * parts
     for start in range(0, examples, batch_size):
-        parts = [array[start : start + batch_size] for array in arrays]
-        n = parts[0].shape[0]
+        rows = [array[start : start + batch_size] for array in arrays]
+        n = rows[0].shape[0]
         if n < batch_size:
-            parts = [part[np.arange(batch_size) % n] for part in parts]
-        yield n, *(jnp.asarray(part) for part in parts)
+            rows = [row[np.arange(batch_size) % n] for row in rows]
+        yield n, *map(jnp.asarray, rows)
 
 
 def _ratio(total: float, count: float, nothing: float = float("nan")) -> float:

@@ -19,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from handgrad.compile import jit
 from handgrad.data import batches
+from handgrad.insight.trace import Trace, trace
 from handgrad.training.evaluate import evaluate
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
@@ -45,6 +47,7 @@ def fit(
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
+    trace_every: int | None = None,
 ) -> tuple[TrainState, History]:
     """Train for some epochs.
 
@@ -64,11 +67,13 @@ def fit(
             (one an epoch, the newest three are kept).
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
         progress: whether to draw a bar with loss, accuracy and images per second.
+        trace_every: look inside at the first step and each N-th after it, before it is taken: `hg.trace` of its batch.
 
     Returns:
         The trained state, and the history, lists by name: step, loss, accuracy, grad_norm with one entry a step; epoch,
         epoch_end (its last step), train_loss, train_accuracy, seconds, images_per_second and, with validation,
         validation_loss and validation_accuracy with one entry an epoch. The first epoch's time includes compilation.
+        With trace_every also trace_step and trace, the records of what was traced, for `hg.viz.trace`.
 
     Raises:
         ValueError: shapes that do not fit, a label out of range (the first one is named), no examples, batch_size
@@ -91,6 +96,7 @@ def fit(
     """
     x, y = _checked("fit", train_state, step, x, y, batch_size)
     _check_count("epochs", epochs)
+    traced = None if trace_every is None else _tracer(step, trace_every)
     if validation is not None:
         validation = _checked_validation(train_state, step, validation)
     if resume and run_dir is None:
@@ -119,6 +125,8 @@ def fit(
                         break
                     if augment is not None:
                         batch = augment(_augment_key(seed, i), *batch)
+                    if traced is not None and trace_every is not None and i % trace_every == 0:
+                        log.add_trace(traced(train_state, *batch))
                     train_state, metrics = step(train_state, *batch)
                     log.add(metrics)
                 log.read_all()
@@ -146,17 +154,21 @@ class _Log:
 
     def __init__(self, history: History, first: int, folder: RunFolder | None, bar: tqdm, batch_size: int) -> None:
         self._history, self._first, self._folder, self._bar, self._batch_size = history, first, folder, bar, batch_size
-        self._pending: deque[Metrics] = deque()
+        self._pending: deque[tuple[int, Metrics | Trace]] = deque()
         self.done = len(history.get("step", ()))
         bar.update(self.done * batch_size)
 
     def add(self, metrics: Metrics) -> None:
         """Take the metrics of a step, and read those of earlier steps that are ready or long under way."""
-        self._pending.append(metrics)
         self.done += 1
+        self._pending.append((self.done, metrics))
         self._bar.update(self._batch_size)
-        while self._pending and (len(self._pending) > AHEAD or _is_ready(self._pending[0])):
+        while self._pending and (len(self._pending) > AHEAD or _is_ready(self._pending[0][1])):
             self._read_one()
+
+    def add_trace(self, trace: Trace) -> None:
+        """Take the trace of the step that comes next."""
+        self._pending.append((self.done + 1, trace))
 
     def read_all(self) -> None:
         """Wait for the metrics of all steps."""
@@ -186,14 +198,37 @@ class _Log:
         }
 
     def _read_one(self) -> None:
-        metrics = self._pending.popleft()
-        step = self._first + self.done - len(self._pending)
-        self.add_line({"step": step} | {name: float(np.asarray(value)) for name, value in metrics._asdict().items()})
+        done, found = self._pending.popleft()
+        step = self._first + done
+        if isinstance(found, Trace):
+            self.add_line({"trace_step": step, "trace": found.record()})
+        else:
+            self.add_line({"step": step} | {name: float(np.asarray(value)) for name, value in found._asdict().items()})
 
 
-def _is_ready(metrics: Metrics) -> bool:
-    ready = getattr(metrics.loss, "is_ready", None)
+def _is_ready(found: Metrics | Trace) -> bool:
+    ready = getattr(found.loss, "is_ready", None)
     return ready is None or ready()
+
+
+def _tracer(step: Any, trace_every: Any) -> Callable:
+    """(train_state, x, y) -> the Trace of the step's gradient there."""
+    _check_count("trace_every", trace_every)
+    if getattr(step, "objective", None) is None:
+        raise TypeError("fit: trace_every needs a step with an objective; take one from make_train_step")
+    place_state, place_batch = (getattr(step, name, None) for name in ("place_state", "place_batch"))
+
+    @jit
+    def traced(train_state: TrainState, x: Any, y: Any) -> Trace:
+        key = jax.random.fold_in(train_state.key, train_state.step)
+        return trace(step.objective)(train_state.params, x, y, train_state.state, key)
+
+    def anywhere(train_state: TrainState, x: Any, y: Any) -> Trace:
+        if place_state is not None and place_batch is not None:
+            train_state, (x, y) = place_state(train_state), place_batch(x, y)
+        return traced(train_state, x, y)
+
+    return anywhere
 
 
 def _is_deleted(train_state: TrainState) -> bool:

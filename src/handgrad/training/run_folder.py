@@ -3,7 +3,8 @@
 Metrics reach the disk before the checkpoint of the same step, so a run that is cut off at any moment has all lines up
 to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
 Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
-train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second. A number that is not finite is null.
+train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second; trace lines trace_step, before which
+it was traced, and trace, its record. A number that is not finite is null.
 """
 
 import json
@@ -18,7 +19,7 @@ from handgrad.training.step import TrainState
 
 KEPT = 3
 
-History = dict[str, list[float]]
+History = dict[str, list[Any]]
 Line = dict[str, Any]
 
 
@@ -61,7 +62,7 @@ class RunFolder:
                     f"resume with the same data, batch_size and seed, or start anew in another run_dir"
                 )
         train_state, first = checkpoint.load(newest, like), about["first_step"]
-        lines = [line for line in self._read_lines() if line.get("step", line.get("epoch_end", 0)) <= train_state.step]
+        lines = [line for line in self._read_lines() if _step_of(line) <= train_state.step]
         history = history_of(lines)
         if len(history.get("step", [])) != int(train_state.step) - first:
             raise ValueError(f"fit: {self.metrics} lacks lines of steps before {newest.name}; it was changed")
@@ -102,6 +103,11 @@ class RunFolder:
     def _keep_lines(self, lines: list[Line]) -> None:
         with replacing(self.metrics) as file:
             file.write("".join(_text(line) for line in lines).encode())
+
+
+def _step_of(line: Line) -> int:
+    """The step that a line is of."""
+    return next((line[name] for name in ("step", "epoch_end", "trace_step") if name in line), 0)
 
 
 def history_of(lines: list[Line]) -> History:

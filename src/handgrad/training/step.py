@@ -26,6 +26,7 @@ from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
 from handgrad.optimizers.transforms import global_norm
 from handgrad.training.evaluate import right
+from handgrad.training.gradients import in_precision
 
 
 class TrainState(NamedTuple):
@@ -103,14 +104,23 @@ class TrainStep:
             t, params, state, opt_state, key = train_state
             (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
             updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
+            metrics = Metrics(
+                loss,
+                batch_accuracy(self.objective.loss, aux.logits, y, weights),
+                global_norm(getattr(grads, "grads", grads)),
+            )
             return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
 
         return jit(step, donate_argnums=0 if self.donate else ())
 
 
 def make_train_step(
-    objective: Objective, optimizer: Any, value_and_grad: Callable = by_hand, donate: bool = True
+    objective: Objective,
+    optimizer: Any,
+    value_and_grad: Callable = by_hand,
+    donate: bool = True,
+    *,
+    precision: str | None = None,
 ) -> TrainStep:
     """A compiled training step.
 
@@ -122,6 +132,7 @@ def make_train_step(
         optimizer: an (init, update) pair, ours or optax's.
         value_and_grad: whose gradients: `hg.value_and_grad`, by hand, or `jax.value_and_grad`, automatic.
         donate: whether, at top level, the step deletes the train state it is given and takes over its memory.
+        precision: "bf16" computes the gradient in bfloat16, while parameters and updates stay as they are (float32).
 
     Returns:
         step(train_state, x, y, weights=None) -> (train_state, Metrics): x (N, ...), y as the loss wants it, and one
@@ -130,6 +141,7 @@ def make_train_step(
 
     Raises:
         TypeError: objective is no Objective, or optimizer no (init, update) pair.
+        ValueError: an unknown precision.
 
     Example:
         >>> from handgrad.layers import Chain, Dense
@@ -147,7 +159,7 @@ def make_train_step(
         raise TypeError(f"make_train_step: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(f"make_train_step: optimizer must have init and update, got {optimizer!r}; such as hg.sgd(0.1)")
-    return TrainStep(objective, optimizer, value_and_grad, donate)
+    return TrainStep(objective, optimizer, in_precision(precision, value_and_grad), donate)
 
 
 def batch_accuracy(loss: Loss, logits: Array, y: Array, weights: Array | None) -> Array:

@@ -7,25 +7,34 @@ text and lines of middle tones that can be read on white paper as on a dark page
 
 from handgrad.viz.canvas import alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
-from handgrad.viz.descent import descend_2d
+from handgrad.viz.costs import cost, ledger
+from handgrad.viz.descent import descend_2d, wiggle_cost, wiggle_signs
+from handgrad.viz.images import images
+from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.net import net
 from handgrad.viz.run import draw_run
-from handgrad.viz.wiggle import wiggle_cost, wiggle_signs
+from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
+    "cost",
+    "descend_2d",
+    "wiggle_cost",
+    "wiggle_signs",
+    "ledger",
+    "activations",
+    "saliency",
     "alt_text",
     "confusion",
     "confusion_text",
-    "descend_2d",
     "draw_run",
+    "images",
     "kernels",
     "learning_curve",
     "net",
     "save",
-    "wiggle_cost",
-    "wiggle_signs",
+    "trace",
     "wrong",
 ]

@@ -45,10 +45,10 @@ def kernels(params_or_kernel: Any, layer: str | None = None, ax: "Axes | None" =
     limit = float(np.abs(shown).max()) or 1.0
     if channels == 3:
         tiles = np.moveaxis(0.5 + 0.5 * shown / limit, 3, 0)  # O H W 3
-        picture = _grid(tiles, _columns(len(tiles)))
+        picture = grid(tiles, columns_for(len(tiles)))
     else:
         tiles = shown.transpose(2, 3, 0, 1).reshape(-1, height, width)  # (C O) H W
-        picture = _grid(tiles, _columns(len(tiles)) if channels == 1 else shown.shape[3])
+        picture = grid(tiles, columns_for(len(tiles)) if channels == 1 else shown.shape[3])
     rows, columns = picture.shape[0] / (height + 1), picture.shape[1] / (width + 1)
     size = min(0.5, 12 / columns)
     ax = canvas(ax, max(columns * size + 0.9, 3.2), rows * size * height / width + 0.6)
@@ -57,12 +57,7 @@ def kernels(params_or_kernel: Any, layer: str | None = None, ax: "Axes | None" =
     left_out = " (the first of them)" if shown.shape != kernel.shape else ""
     ax.set_title(f"{name}: {features} kernels of {height}x{width}{f'x{channels}' if channels > 1 else ''}{left_out}")
     if channels != 3:
-        colour = ax.title.get_color()
-        bar = ax.figure.colorbar(image, ax=ax, shrink=0.9, aspect=12, pad=0.03, ticks=[-limit, 0, limit])
-        bar.ax.set_yticklabels([f"−{limit:.2g}", "0", f"{limit:.2g}"])
-        bar.ax.tick_params(colors=colour, labelsize=8)
-        bar.set_label("weight", color=colour, fontsize=9)
-        bar.outline.set(color=INK, linewidth=0.5)
+        scale_bar(ax, image, [(-limit, f"−{limit:.2g}"), (0, "0"), (limit, f"{limit:.2g}")], "weight")
     return described(ax, f"Kernels as small pictures, weights from −{limit:.2g} to {limit:.2g}")
 
 
@@ -87,13 +82,23 @@ def _kernel(given: Any, layer: str | None) -> tuple[str, np.ndarray]:
     return name, kernel
 
 
-def _columns(tiles: int) -> int:
+def scale_bar(ax: "Axes", image: Any, ticks: list[tuple[float, str]], label: str) -> None:
+    """A bar beside a picture that says which colour is which number."""
+    colour = ax.title.get_color()
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.9, aspect=12, pad=0.03, ticks=[place for place, _ in ticks])
+    bar.ax.set_yticklabels([text for _, text in ticks])
+    bar.ax.tick_params(colors=colour, labelsize=8)
+    bar.set_label(label, color=colour, fontsize=9)
+    bar.outline.set(color=INK, linewidth=0.5)
+
+
+def columns_for(tiles: int) -> int:
     """About twice as wide as high, and without a gap at the end where that is near."""
     wanted = int(np.ceil(np.sqrt(2 * tiles)))
     return next((n for n in range(wanted, min(2 * wanted, tiles) + 1) if tiles % n == 0), min(wanted, tiles))
 
 
-def _grid(tiles: np.ndarray, columns: int) -> np.ndarray:
+def grid(tiles: np.ndarray, columns: int) -> np.ndarray:
     """Tiles (n, H, W) or (n, H, W, 3) side by side, row after row, with one pixel of nothing around each."""
     n, height, width = tiles.shape[:3]
     rows = -(-n // columns)

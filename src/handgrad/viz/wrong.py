@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handgrad.viz.canvas import canvas, described, without_axis
+from handgrad.viz.canvas import described
+from handgrad.viz.images import images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,35 +46,13 @@ def wrong(x: Any, y: Any, predictions: Any, classes: Sequence[str], most: int = 
     mistakes = np.flatnonzero(predictions != y)
     shown = mistakes[:most]
     captions = [_caption(classes[int(predictions[i])], classes[int(y[i])]) for i in shown]
-    long = any("\n" in caption for caption in captions)
-    columns, gap = (6, 0.5) if long else (8, 0.32)
-    rows = max(-(-len(shown) // columns), 1)
-    ax = canvas(ax, columns * (1.1 if long else 0.85), rows * (1 + gap) * (1.1 if long else 0.85) + 0.5)
-    for place, (i, caption) in enumerate(zip(shown, captions, strict=True)):
-        row, column = divmod(place, columns)
-        top, left = row * (1 + gap), column
-        ax.imshow(
-            _picture(x[i]), cmap="gray", extent=(left + 0.05, left + 0.95, top + 0.9, top), interpolation="nearest"
-        )
-        ax.text(
-            left + 0.5, top + 0.94, caption, ha="center", va="top", fontsize=8 if long else 10,
-            color=ax.title.get_color(),
-        )  # fmt: skip
-    ax.set(xlim=(0, columns), ylim=(rows * (1 + gap), 0))
-    without_axis(ax)
     verb, part = "is" if len(mistakes) == 1 else "are", f", {len(shown)} of them here" * (len(shown) < len(mistakes))
     arrow = ": predicted → true" if len(shown) else ""
-    ax.set_title(f"{len(mistakes) or 'none'} of {len(x)} images {verb} wrong{part}{arrow}")
+    title = f"{len(mistakes) or 'none'} of {len(x)} images {verb} wrong{part}{arrow}"
+    ax = images(x[shown], captions, ax, title=title)
     return described(ax, "Wrongly classified images" if len(shown) else "No images")
 
 
 def _caption(predicted: str, true: str) -> str:
     """On one line where both names are short, else on two."""
     return f"{predicted} → {true}" if len(predicted) + len(true) <= 6 else f"{predicted}\n→ {true}"
-
-
-def _picture(image: np.ndarray) -> np.ndarray:
-    """From 0 to 1, without the axis of a single channel."""
-    low, high = image.min(), image.max()
-    image = (image - low) / ((high - low) or 1)
-    return image[..., 0] if image.shape[-1] == 1 else image
