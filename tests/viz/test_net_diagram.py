@@ -118,8 +118,8 @@ def test_arrows_go_both_ways(name):
 def test_straight_arrows_forward_above_to_the_right_backward_below_to_the_left():
     ax = viz.net(hg.Chain(hg.Dense(3), hg.Relu()), (4,))
     for there, back in zip(arrows(ax, BLUE), arrows(ax, ORANGE), strict=True):
-        start, end = there._path_original.vertices
-        back_start, back_end = back._path_original.vertices
+        start, end = vars(there)["_path_original"].vertices
+        back_start, back_end = vars(back)["_path_original"].vertices
         assert start[0] < end[0] and start[1] == end[1]
         assert back_start[0] == end[0] and back_end[0] == start[0]
         assert start[1] < back_start[1]  # y goes down
@@ -151,8 +151,8 @@ def test_no_text_lies_on_another_nor_leaves_the_figure(name, width):
 
 def test_text_of_alexnet_can_be_read_and_the_page_is_filled():
     ax = viz.net(*CASES["alexnet"])
-    assert min(text.get_fontsize() for text in words(ax)) >= 4.4  # localresponsenorm1; all others are 5.5 or more
-    assert sorted({round(text.get_fontsize(), 1) for text in words(ax)})[1] >= 5
+    assert min(float(text.get_fontsize()) for text in words(ax)) >= 4.4  # localresponsenorm1; all others are 5.5 or more
+    assert sorted({round(float(text.get_fontsize()), 1) for text in words(ax)})[1] >= 5
     width, height = ax.figure.get_size_inches()  # pyright: ignore
     assert 6.5 < width <= 7.2 and height < 6
 
@@ -212,7 +212,7 @@ def test_in_given_axes_the_text_is_in_proportion():
     for inches in (4, 8):
         ax = Figure(figsize=(inches, inches)).add_subplot()
         assert viz.net(*CASES["leaf"], ax) is ax
-        sizes.append(words(ax)[0].get_fontsize())
+        sizes.append(float(words(ax)[0].get_fontsize()))
     assert sizes[1] == pytest.approx(2 * sizes[0])
 
 

@@ -55,8 +55,8 @@ def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -
         flat, unravel, loss = _flat_loss("wiggle", objective, params, x, y, state, key)
 
         def one(flat: Array, i: Array) -> tuple[Array, Array]:
-            before, after = loss(flat), loss(flat.at[i].add(jnp.asarray(eps, flat.dtype)))
-            return flat.at[i].add(move * jnp.sign(before - after).astype(flat.dtype)), before
+            before, after = _wiggled_losses(loss, flat, i[None], eps)
+            return flat.at[i].add(-move * _sign_of_change(before, after).astype(flat.dtype)), before
 
         flat, losses = lax.scan(one, flat, jnp.arange(flat.size))
         return unravel(flat), losses
@@ -94,12 +94,14 @@ def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) 
 
     def signs(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
         flat, unravel, loss = _flat_loss("wiggle_signs", objective, params, x, y, state, key)
-        before = loss(flat)
+        size = min(at_once, flat.size)
 
-        def one(i: Array) -> Array:
-            return jnp.sign(loss(flat.at[i].add(jnp.asarray(eps, flat.dtype))) - before)
+        def some(places: Array) -> Array:
+            losses = _wiggled_losses(loss, flat, places, eps)
+            return _sign_of_change(jnp.broadcast_to(losses[0], places.shape), losses[1:])
 
-        return unravel(lax.map(one, jnp.arange(flat.size), batch_size=at_once).astype(flat.dtype))
+        places = jnp.arange(-(-flat.size // size) * size).reshape(-1, size)
+        return unravel(lax.map(some, places).ravel()[: flat.size].astype(flat.dtype))
 
     return signs
 
@@ -199,3 +201,22 @@ def _flat_loss(
     if flat.size == 0:
         raise ValueError(f"{tool}: params have no numbers to wiggle, got {params!r}")
     return flat, unravel, lambda flat: objective(unravel(flat), x, y, state, key)[0]
+
+
+def _wiggled_losses(loss: Callable[[Array], Array], flat: Array, places: Array, eps: float) -> Array:
+    """The loss as it is and after a wiggle of each place alone, (1 + places,); a place beyond the last wiggles none.
+
+    All come from one compiled sum: of two, one may be rounded otherwise, and then every loss would seem to change.
+    """
+    nowhere = jnp.full_like(places[:1], flat.size)
+    step = jnp.asarray(eps, flat.dtype)
+    return jax.vmap(lambda i: loss(flat.at[i].add(step, mode="drop")))(jnp.concatenate([nowhere, places]))
+
+
+def _sign_of_change(before: Array, after: Array) -> Array:
+    """sign(L' - L), 0 where they are equal.
+
+    The difference alone would not say so: a loss is a sum over the batch size n, and the compiler may contract
+    Σ'/n - L to one operation that rounds once, which leaves the rounding of L where Σ' = Σ.
+    """
+    return jnp.where(after == before, 0, jnp.sign(after - before))
