@@ -30,7 +30,7 @@ def main():
         shares[f"{eps:.0e}".replace("e-0", "e-")] = (right, 1 - right - still, still)
     for name, (right, wrong, still) in shares.items():
         print(f"eps {name}: {100 * right:.0f} % right, {100 * wrong:.0f} % wrong, {100 * still:.0f} % no change")
-    left, right = Figure(figsize=(10.5, 3.4), dpi=110, layout="constrained").subplots(1, 2)
+    left, right = Figure(figsize=(12, 3.4), dpi=110, layout="constrained").subplots(1, 2)
     hg.viz.wiggle_signs(shares, left)
     hg.viz.wiggle_cost(hg.wiggle_cost(), right)
     print("drawn to", hg.viz.save(left.figure, parser.parse_args().out))

@@ -53,6 +53,41 @@ def test_augmentations_are_drawn(tmp_path):
     assert (tmp_path / "augment.png").read_bytes().startswith(b"\x89PNG")
 
 
+def drawn(name, folder):
+    """What an example prints that draws a picture, once the picture is there."""
+    output = output_of(name, "--out", str(folder / "picture.png"))
+    assert output.splitlines()[-1] == f"drawn to {folder / 'picture.png'}"
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    return output
+
+
+@pytest.mark.slow
+def test_thresholds_learn_by_other_backward_rules(tmp_path):
+    straight, near, own = numbers(r": ([\d.]+) ±", drawn("backward_rules.py", tmp_path))
+    assert min(straight, near) > own + 10
+
+
+@pytest.mark.slow
+def test_random_feedback_learns_and_aligns(tmp_path):
+    output = drawn("feedback_alignment.py", tmp_path)
+    accuracy = numbers(r"random feedback, epoch +\d+: accuracy ([\d.]+) %", output)
+    angle = numbers(r"random feedback, epoch .* angle ([\d.]+)°", output)
+    assert accuracy[-1] > 90 and angle[0] > 80 and angle[-1] < angle[0] - 10
+    assert numbers(r"backprop, epoch .* angle ([\d.]+)°", output) == [0] * 4
+
+
+@pytest.mark.slow
+def test_guided_backprop_heeds_the_weights_less_than_the_gradient(tmp_path):
+    likeness = dict(re.findall(r"^(.+?) +(-?[\d.]+)$", drawn("saliency.py", tmp_path), re.MULTILINE))
+    assert len(likeness) == 7 and float(likeness["guided backprop"]) > float(likeness["gradient"]) + 0.3
+
+
+@pytest.mark.slow
+def test_activations_are_drawn_and_counted(tmp_path):
+    silent = numbers(r"(\d+) channels are silent", drawn("activations.py", tmp_path))
+    assert len(silent) == 8 and silent[4] == silent[5]  # a pool of zeros is 0
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]

@@ -32,7 +32,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("at_once", [1, 7, 64])
+@pytest.mark.parametrize("at_once", [2, 64])
 def test_in_float64_each_sign_is_the_gradients(name, at_once):
     objective, args = hg.Objective(NETS[name], LOSS, l2=0.01), case(NETS[name])
     signs = jax.jit(hg.wiggle_signs(objective, 1e-6, at_once=at_once))(*args)
@@ -108,10 +108,18 @@ def test_units_that_dropout_masks_stay():
     np.testing.assert_array_equal((signs != 0).any(1), seen)
 
 
-def test_nan_stays_nan():
-    params, x, y, *_ = case(NETS["one layer"])
-    signs = hg.wiggle_signs(hg.Objective(NETS["one layer"], LOSS))(params, x.at[0, 0].set(jnp.nan), y)
-    assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(signs))
+def test_in_float32_a_small_wiggle_says_nothing_and_a_large_one_nearly_all():
+    """The lecture's 1e-6 is below the loss's last digit for most weights; differences below it are not made up."""
+    net = hg.Chain(hg.Dense(32), hg.Relu(), hg.Dense(3))
+    params, x, y, *_ = case(net, (16,), jnp.float32)
+    objective = hg.Objective(net, LOSS)
+    slopes = np.sign(ravel_pytree(jax.grad(objective, has_aux=True)(params, x, y)[0])[0])
+    small, large = (
+        np.asarray(ravel_pytree(hg.jit(hg.wiggle_signs(objective, eps))(params, x, y))[0])[slopes != 0]
+        for eps in (1e-8, 1e-3)
+    )
+    assert (small == 0).mean() > 0.9
+    assert (large == slopes[slopes != 0]).mean() > 0.9
 
 
 def test_cost_counts_the_weights_and_takes_time():
@@ -129,7 +137,7 @@ def test_errors():
             tool(NETS["dense"])
         with pytest.raises(ValueError, match="params have no numbers to wiggle"):
             tool(hg.Objective(hg.Relu(), LOSS))({}, jnp.ones((1, 3)), jnp.array([0]))
-    with pytest.raises(ValueError, match="at_once must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="at_once must be at least 2, got 0"):
         hg.wiggle_signs(objective, at_once=0)
     with pytest.raises(ValueError, match=r"widths must be at least 1, got \[\]"):
         hg.wiggle_cost(())

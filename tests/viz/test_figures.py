@@ -199,9 +199,19 @@ def test_confusion_text_needs_no_matplotlib(monkeypatch):
 
 
 PATH = Path(jnp.array([[1.0, 1.0], [0.5, 0.5]]), jnp.array([1.0, 0.25]))
+BRANCHED = hg.Chain(
+    hg.Conv(2, 3), hg.Residual(hg.Chain(hg.Conv(2, 3), hg.Relu())),
+    hg.Parallel(hg.Identity(), hg.Conv(4, 1)), hg.Flatten(), hg.Dense(3),
+)  # fmt: skip
 ROWS = [CostRow(f"conv{i}", "Conv", "by hand", 10, 20, 1.0 * i, 2.0 * i) for i in (1, 2)]
-COST = Cost(tuple(ROWS), 3.0, 6.0, 8)
+COST = Cost(tuple(ROWS), 8, 3.0, 6.0, 8.0, 0.01)
 TRACE = {"name": ["dense1", "relu1"], "delta": [1.0, 0.1], "findings": ["dense1 makes the output explode, 153 times"]}
+COST = Cost(tuple(ROWS), 3.0, 6.0, 8)
+TRACE = {
+    "name": ["dense1", "relu1"],
+    "delta": [1.0, 0.1],
+    "findings": [["dense1", "explodes", "output 153 times its input"]],
+}
 
 FIGURES = {
     "learning_curve": lambda ax: viz.learning_curve(HISTORY, ax),
@@ -213,10 +223,10 @@ FIGURES = {
     "activations": lambda ax: viz.activations({"conv1": np.eye(4)[None, :, :, None]}, ax=ax),
     "ledger": lambda ax: viz.ledger(hg.ledger(hg.Chain(hg.Relu(), hg.Tanh()), (64,), temporary=False), ax),
     "cost": lambda ax: viz.cost(COST, ax),
-    "net": lambda ax: viz.net(hg.Chain(hg.Residual(hg.Conv(2, 3)), hg.Flatten(), hg.Dense(3)), (4, 4, 2), ax),
     "descend_2d": lambda ax: viz.descend_2d({"sgd": PATH}, "bowl", ax),
     "wiggle_cost": lambda ax: viz.wiggle_cost([WiggleCost(100, 2.0, 0.5), WiggleCost(400, 16.0, 1.0)], ax),
     "wiggle_signs": lambda ax: viz.wiggle_signs({"1e-6": (0.05, 0.08, 0.87), "1e-3": (0.95, 0.03, 0.02)}, ax),
+    "net": lambda ax: viz.net(BRANCHED, (8, 8, 1), ax),
     "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 

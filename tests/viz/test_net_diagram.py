@@ -151,7 +151,9 @@ def test_no_text_lies_on_another_nor_leaves_the_figure(name, width):
 
 def test_text_of_alexnet_can_be_read_and_the_page_is_filled():
     ax = viz.net(*CASES["alexnet"])
-    assert min(float(text.get_fontsize()) for text in words(ax)) >= 4.4  # localresponsenorm1; all others are 5.5 or more
+    assert (
+        min(float(text.get_fontsize()) for text in words(ax)) >= 4.4
+    )  # localresponsenorm1; all others are 5.5 or more
     assert sorted({round(float(text.get_fontsize()), 1) for text in words(ax)})[1] >= 5
     width, height = ax.figure.get_size_inches()  # pyright: ignore
     assert 6.5 < width <= 7.2 and height < 6
@@ -211,7 +213,8 @@ def test_in_given_axes_the_text_is_in_proportion():
     sizes = []
     for inches in (4, 8):
         ax = Figure(figsize=(inches, inches)).add_subplot()
-        assert viz.net(*CASES["leaf"], ax) is ax
+        net, in_shape = CASES["leaf"]
+        assert viz.net(net, in_shape, ax) is ax
         sizes.append(float(words(ax)[0].get_fontsize()))
     assert sizes[1] == pytest.approx(2 * sizes[0])
 

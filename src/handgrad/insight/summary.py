@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.insight.leaves import Wrapped, wrap_leaves
+from handgrad.insight.leaves import Wrapped, innermost, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.layers.affine import Conv, ConvTranspose, Dense
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
@@ -132,8 +132,9 @@ class Meter(Wrapped):
         """The layer's forward, counted."""
         y, new_state, residuals = self.layer.forward(params, x, state, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        counts = parameters, _multiply_adds(self.layer, params, x, y), _bytes(residuals)
-        self.rows.append(SummaryRow(self.path, type(self.layer).__name__, y.shape[1:], *counts))
+        layer = innermost(self)
+        counts = parameters, _multiply_adds(layer, params, x, y), _bytes(residuals)
+        self.rows.append(SummaryRow(self.path, type(layer).__name__, y.shape[1:], *counts))
         return y, new_state, residuals
 
 

@@ -55,8 +55,8 @@ def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -
         flat, unravel, loss = _flat_loss("wiggle", objective, params, x, y, state, key)
 
         def one(flat: Array, i: Array) -> tuple[Array, Array]:
-            before, after = _wiggled_losses(loss, flat, i[None], eps)
-            return flat.at[i].add(-move * _sign_of_change(before, after).astype(flat.dtype)), before
+            before, after = loss(flat), loss(flat.at[i].add(jnp.asarray(eps, flat.dtype)))
+            return flat.at[i].add(-move * _sign(after, before).astype(flat.dtype)), before
 
         flat, losses = lax.scan(one, flat, jnp.arange(flat.size))
         return unravel(flat), losses
@@ -65,12 +65,12 @@ def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -
 
 
 def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) -> Callable[..., Any]:
-    """The sign of each weight's slope by one wiggle of it, all from the same point: sign(L' - L), N + 1 losses.
+    """The sign of each weight's slope by one wiggle of it, all from the same point: sign(L' - L), one loss a weight.
 
     Args:
         objective: whose loss is looked at.
         eps: how far a weight is wiggled, above 0.
-        at_once: how many weights are wiggled side by side by vmap; memory grows with it.
+        at_once: how many losses are computed side by side by vmap, at least 2; memory grows with it.
 
     Returns:
         A function of (params, x, y, state=(), key=None) that gives a tree like params of -1, 0 and 1; 0 where the loss
@@ -78,7 +78,7 @@ def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) 
 
     Raises:
         TypeError: something that is no Objective.
-        ValueError: eps that is not above 0, at_once below 1, or params without a number in them.
+        ValueError: eps that is not above 0, at_once below 2, or params without a number in them.
 
     Example:
         >>> import handgrad as hg
@@ -89,19 +89,22 @@ def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) 
         [-1.0, 1.0, 0.0]
     """
     _check("wiggle_signs", objective, eps)
-    if at_once < 1:
-        raise ValueError(f"wiggle_signs: at_once must be at least 1, got {at_once}")
+    if at_once < 2:
+        raise ValueError(f"wiggle_signs: at_once must be at least 2, got {at_once}")
 
     def signs(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
         flat, unravel, loss = _flat_loss("wiggle_signs", objective, params, x, y, state, key)
-        size = min(at_once, flat.size)
+        size = min(at_once, flat.size + 1) - 1  # wiggles beside one loss that is not wiggled
+        moves = jnp.full(size + 1, eps, flat.dtype).at[0].set(0)
 
         def some(places: Array) -> Array:
-            losses = _wiggled_losses(loss, flat, places, eps)
-            return _sign_of_change(jnp.broadcast_to(losses[0], places.shape), losses[1:])
+            """The signs at some places; the unmoved loss is one of the batch, so that all are rounded alike."""
+            losses = jax.vmap(lambda place, by: loss(flat.at[place].add(by)))(jnp.append(0, places), moves)
+            return _sign(losses[1:], losses[0])
 
-        places = jnp.arange(-(-flat.size // size) * size).reshape(-1, size)
-        return unravel(lax.map(some, places).ravel()[: flat.size].astype(flat.dtype))
+        rounds = -(-flat.size // size)
+        places = jnp.arange(rounds * size) % flat.size
+        return unravel(lax.map(some, places.reshape(rounds, size)).ravel()[: flat.size].astype(flat.dtype))
 
     return signs
 
@@ -193,6 +196,15 @@ def _check(tool: str, objective: Any, eps: float) -> None:
         raise ValueError(f"{tool}: eps must be above 0, got {eps}")
 
 
+def _sign(after: Array, before: Array) -> Array:
+    """sign(after - before) of the numbers as they are rounded.
+
+    XLA would fuse the subtraction with the division of the mean, and see differences below the loss's last digit.
+    """
+    after, before = lax.optimization_barrier((after, jnp.broadcast_to(before, after.shape)))
+    return (after > before).astype(after.dtype) - (after < before).astype(after.dtype)
+
+
 def _flat_loss(
     tool: str, objective: Objective, params: Params, x: Array, y: Array, state: State, key: Array | None
 ) -> tuple[Array, Callable, Callable[[Array], Array]]:
@@ -201,22 +213,3 @@ def _flat_loss(
     if flat.size == 0:
         raise ValueError(f"{tool}: params have no numbers to wiggle, got {params!r}")
     return flat, unravel, lambda flat: objective(unravel(flat), x, y, state, key)[0]
-
-
-def _wiggled_losses(loss: Callable[[Array], Array], flat: Array, places: Array, eps: float) -> Array:
-    """The loss as it is and after a wiggle of each place alone, (1 + places,); a place beyond the last wiggles none.
-
-    All come from one compiled sum: of two, one may be rounded otherwise, and then every loss would seem to change.
-    """
-    nowhere = jnp.full_like(places[:1], flat.size)
-    step = jnp.asarray(eps, flat.dtype)
-    return jax.vmap(lambda i: loss(flat.at[i].add(step, mode="drop")))(jnp.concatenate([nowhere, places]))
-
-
-def _sign_of_change(before: Array, after: Array) -> Array:
-    """sign(L' - L), 0 where they are equal.
-
-    The difference alone would not say so: a loss is a sum over the batch size n, and the compiler may contract
-    Σ'/n - L to one operation that rounds once, which leaves the rounding of L where Σ' = Σ.
-    """
-    return jnp.where(after == before, 0, jnp.sign(after - before))

@@ -5,7 +5,7 @@ to a file. No pyplot and no rcParams: nothing global changes, and no display is 
 text and lines of middle tones that can be read on white paper as on a dark page.
 """
 
-from handgrad.viz.canvas import alt_text, save
+from handgrad.viz.canvas import BLUE, ORANGE, alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.costs import cost, ledger
 from handgrad.viz.descent import descend_2d, wiggle_cost, wiggle_signs
@@ -19,7 +19,10 @@ from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
+    "BLUE",
+    "ORANGE",
     "cost",
+    "net",
     "descend_2d",
     "wiggle_cost",
     "wiggle_signs",
@@ -33,7 +36,6 @@ __all__ = [
     "images",
     "kernels",
     "learning_curve",
-    "net",
     "save",
     "trace",
     "wrong",

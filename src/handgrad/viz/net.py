@@ -21,7 +21,7 @@ JOINS = {"copy": "+", "add": "+", "multiply": "×", "concatenate": "‖"}
 MARGIN, LEGEND, TITLE = 0.05, 0.2, 0.22  # around the drawing, below it, and for each line of the title
 
 
-def net(net: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float = 7.2) -> "Axes":
+def net(layer: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float = 7.2) -> "Axes":
     """Draw a net's layers, each with the tensor it gives, and the arrows of both passes: forward blue, backward orange.
 
     A block is as wide and high as its tensor's image and as deep as its channels, on scales that flatten; a bar is a
@@ -30,7 +30,7 @@ def net(net: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float =
     two are dual. Nothing is computed or allocated.
 
     Args:
-        net: any layer.
+        layer: any layer, a whole net as a rule.
         in_shape: the shape of an input, without the batch axis.
         ax: where to draw, the text in proportion; None makes a Figure.
         width: of a new Figure, in inches: 7.2 is a page's, 3.5 a column's. It is wider where branches do not fit.
@@ -48,12 +48,12 @@ def net(net: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float =
         >>> hg.viz.net(hg.Chain(hg.Conv(4, 3), hg.Relu(), hg.Flatten(), hg.Dense(10)), (8, 8, 1)).get_title()
         'dense1 holds 98.5 % of 2,610 parameters'
     """
-    check_is_layer(net, "viz.net")
+    check_is_layer(layer, "viz.net")
     if not width >= 2:
         raise ValueError(f"viz.net: width must be at least 2 inches, got {width!r}")
-    counted = summary(net, in_shape)
+    counted = summary(layer, in_shape)
     layers = [row for row in counted.rows if row.kind]
-    parts = parts_of(net, {row.name: row for row in layers})
+    parts = parts_of(layer, {row.name: row for row in layers})
     lines = PLAIN + any("/" in row.name for row in layers)
     ends = Leaf("input", tuple(in_shape), kind="input"), Leaf("loss", (), kind="loss")
     drawing = flow((ends[0], *parts, ends[1]), width - 2 * MARGIN, lines)
