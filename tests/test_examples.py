@@ -88,6 +88,14 @@ def test_activations_are_drawn_and_counted(tmp_path):
     assert len(silent) == 8 and silent[4] == silent[5]  # a pool of zeros is 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
+def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
+    output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
+    assert re.search(says, output) and "batch of 64" in output
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]

@@ -4,6 +4,7 @@ from handgrad.training import checkpoint, distributed
 from handgrad.training.evaluate import evaluate, predict
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
+from handgrad.training.run_folder import read_history
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "make_train_step",
     "mixed_precision",
     "predict",
+    "read_history",
 ]
