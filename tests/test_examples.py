@@ -96,6 +96,25 @@ def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_small_wiggles_say_nothing_in_float32(tmp_path):
+    """Nor may one say the sign of a weight whose loss did not change in its last digit."""
+    output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))
+    right, unseen = numbers(r"(\d+) % right", output), numbers(r"(\d+) % no change", output)
+    assert right[-1] > 95 and right[0] < 10 and unseen[0] > 80 and unseen[1] > 60
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("descend_2d", "ravine +gradient descent 0.97 "), ("draw_net", "96.2 % of 60,965,224 parameters")],
+)
+def test_paths_and_nets_are_drawn(name, says, tmp_path):
+    assert re.search(says, output_of(f"{name}.py", "--out", str(tmp_path / "figure.png")))
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
