@@ -53,6 +53,14 @@ def test_augmentations_are_drawn(tmp_path):
     assert (tmp_path / "augment.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_wrong_labels_have_long_gradients(tmp_path):
+    output = output_of("per_example.py", "--out", str(tmp_path / "found.png"))
+    among_40, among_20 = numbers(r"(\d+) (?:of 20|among the 20)", output)
+    assert among_40 >= 18 and among_20 >= 10
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
