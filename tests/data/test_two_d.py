@@ -29,6 +29,6 @@ def test_errors():
         two_d_problem("moons")
     for n in (3, 5, 2, True, 8.0):
         with pytest.raises(ValueError, match="n must be an even number from 4 on"):
-            two_d_problem("xor", n)
+            two_d_problem("xor", n)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="seed must be a whole number from 0 on, got -1"):
         two_d_problem("xor", seed=-1)

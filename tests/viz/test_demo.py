@@ -89,7 +89,8 @@ def small(tmp_path_factory):
 
 def held(page):
     """The data inside a page."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)[1])
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)
+    return json.loads(data)
 
 
 def numbers(text, dtype):
@@ -206,7 +207,7 @@ def test_the_slider_moves_the_picture(opened):
     slider.send_keys(Keys.END)
     assert state(opened)["frame"] == 7
     assert all(one != other for one, other in zip(first, pictures(opened), strict=True))
-    loss = [re.search(r"loss ([\d.]+)", found)[1] for found in (words, text(opened, "readout"))]
+    loss = [re.findall(r"loss ([\d.]+)", found)[0] for found in (words, text(opened, "readout"))]
     assert float(loss[1]) < 0.9 * float(loss[0])
     slider.send_keys(Keys.ARROW_LEFT)
     assert state(opened)["frame"] == 6 and "6" in slider.get_attribute("value")

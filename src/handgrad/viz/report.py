@@ -232,7 +232,7 @@ def _net(run: RunRecord) -> Section | None:
 
 
 def _check(run: RunRecord) -> Section | None:
-    found = run.facts.get("check")
+    found: Any = run.facts.get("check")
     if not _is_table(found):
         return None
     kind = "good" if found.get("ok") else "bad"
