@@ -156,7 +156,7 @@ def test_relu_and_the_defaults(tmp_path):
         for run in held(page)["runs"]
     }
 
-    def right(problem, hidden, rate=1, momentum=0.9):
+    def right(problem, hidden, rate: float = 1, momentum: float = 0.9):
         x, y = hg.data.two_d_problem(problem, 160, 0)
         params = tree(final[problem, hidden, rate, momentum], hidden)
         logits = demo_net(hidden).apply(params, jnp.asarray(x, jnp.float64))[:, 0]
