@@ -88,6 +88,14 @@ def test_activations_are_drawn_and_counted(tmp_path):
     assert len(silent) == 8 and silent[4] == silent[5]  # a pool of zeros is 0
 
 
+@pytest.mark.slow
+def test_a_large_learning_rate_kills_a_net_and_the_trace_says_where(tmp_path):
+    dying, living, _ = drawn("trace.py", tmp_path).split("\n\n")
+    assert "relu3 dies: 100 % of its units are dead" in dying and "nothing breaks, dies" in living
+    accuracy = numbers(r"training accuracy ([\d.]+) %", dying + living)
+    assert accuracy[0] < 15 and accuracy[1] > 90
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
