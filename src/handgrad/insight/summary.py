@@ -133,13 +133,13 @@ class Meter(Wrapped):
         y, new_state, residuals = self.layer.forward(params, x, state, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         layer = innermost(self)
-        counts = parameters, _multiply_adds(layer, params, x, y), _bytes(residuals)
+        counts = parameters, multiply_adds(layer, params, x, y), _bytes(residuals)
         self.rows.append(SummaryRow(self.path, type(layer).__name__, y.shape[1:], *counts))
         return y, new_state, residuals
 
 
-def _multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
-    """Outputs times the products in each: kernels are (..., inputs of one output, features).
+def multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
+    """Of a layer's forward: outputs times the products in each, for kernels are (..., inputs of one output, features).
 
     A transposed convolution is counted from its input: each number goes to kernel_size places of features / groups.
     """
