@@ -85,6 +85,7 @@ def train(options: argparse.Namespace) -> int:
         run_dir=run_dir,
         resume=options.resume,
         progress=options.progress,
+        trace_every=options.trace_every,
     )
     print(f"trained {int(train_state.step):,} steps in {sum(history['seconds']):.1f} s\n")
     print_results(net, train_state, test_x, dataset.test_y, classes, run_dir, figures=options.figures)
