@@ -117,6 +117,8 @@ def test_three_hidden_units_close_the_circle_and_two_do_not(tmp_path):
     right = numbers(r"([\d.]+) %", output)
     assert max(right[:2]) < 95 and right[2:] == [100.0] * 4
     assert (tmp_path / "d.html").stat().st_size < 300_000
+
+
 def test_small_wiggles_say_nothing_in_float32(tmp_path):
     """Nor may one say the sign of a weight whose loss did not change in its last digit."""
     output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))

@@ -66,9 +66,8 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary, add_ledger, add_cost, add_trace, _add_bench):
-    for add in (_add_train, _add_check, _add_summary, add_ledger, add_cost, _add_bench):
-    for add in (_add_train, _add_check, _add_summary, _add_bench, add_report, add_demo):
+    looks = (_add_check, _add_summary, add_ledger, add_cost, add_trace)
+    for add in (_add_train, *looks, _add_bench, add_report, add_demo):
         add(commands)
     return parser
 
