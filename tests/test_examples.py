@@ -89,6 +89,13 @@ def test_activations_are_drawn_and_counted(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_large_learning_rate_kills_a_net_and_the_trace_says_where(tmp_path):
+    dying, living, _ = drawn("trace.py", tmp_path).split("\n\n")
+    assert "relu3 dies: 100 % of its units are dead" in dying and "nothing breaks, dies" in living
+    accuracy = numbers(r"training accuracy ([\d.]+) %", dying + living)
+    assert accuracy[0] < 15 and accuracy[1] > 90
+
+
 @pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
 def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
     output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
