@@ -97,6 +97,19 @@ def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_report_is_written_of_a_run(tmp_path):
+    for folder in ("run", "run-2"):
+        output = output_of("report.py", "--out", str(tmp_path / "r.html"), "--run-dir", str(tmp_path / "run"))
+        assert numbers(r"training loss ([\d.]+)", output)[0] < 0.3 and (tmp_path / folder / "run.json").exists()
+    assert "% of the test images right" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_three_hidden_units_close_the_circle_and_two_do_not(tmp_path):
+    output = output_of("demo_2d.py", "--out", str(tmp_path / "d.html"))
+    right = numbers(r"([\d.]+) %", output)
+    assert max(right[:2]) < 95 and right[2:] == [100.0] * 4
+    assert (tmp_path / "d.html").stat().st_size < 300_000
 def test_small_wiggles_say_nothing_in_float32(tmp_path):
     """Nor may one say the sign of a weight whose loss did not change in its last digit."""
     output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))

@@ -123,6 +123,7 @@ from handgrad.training import (
     mixed_precision,
     predict,
 )
+from handgrad.viz import demo_2d, report
 
 __version__ = "0.1.0"
 
@@ -197,6 +198,7 @@ __all__ = [
     "confusion_matrix",
     "cost",
     "data",
+    "demo_2d",
     "descend_2d",
     "distributed",
     "evaluate",
@@ -230,6 +232,7 @@ __all__ = [
     "optimizers",
     "predict",
     "previous_gradient_momentum",
+    "report",
     "rules",
     "saliency",
     "schedules",
