@@ -25,7 +25,7 @@ FACTS, TEST = "run.json", "test.npz"
 KEPT_IMAGES = 64  # of the wrong ones
 
 
-class Tested(NamedTuple):
+class Answers(NamedTuple):
     """What the net said of n test examples.
 
     Attributes:
@@ -56,7 +56,7 @@ class RunRecord(NamedTuple):
     facts: dict[str, Any]
     history: History
     params: Any
-    test: Tested | None
+    test: Answers | None
 
 
 def note_run(run_dir: str | os.PathLike[str], **facts: Any) -> None:
@@ -103,7 +103,7 @@ def note_test(run_dir: str | os.PathLike[str], x: Any, y: Any, logits: Any) -> N
             f"note_test: wants x (n, H, W, C), y (n,) and logits (n, K), got {x.shape}, {y.shape} and {logits.shape}"
         )
     wrong = np.flatnonzero(logits.argmax(1) != y)[:KEPT_IMAGES]
-    test = Tested(y.astype(np.int32), logits, wrong.astype(np.int32), x[wrong].astype(np.float32))
+    test = Answers(y.astype(np.int32), logits, wrong.astype(np.int32), x[wrong].astype(np.float32))
     npz.write(Path(run_dir) / TEST, test._asdict())
 
 
@@ -195,8 +195,8 @@ def _history(path: Path) -> History:
     return history_of(lines)
 
 
-def _test(path: Path) -> Tested | None:
+def _test(path: Path) -> Answers | None:
     if not path.exists():
         return None
     with open(path, "rb") as file, npz.blaming(path, "the test"), np.load(file, allow_pickle=False) as archive:
-        return Tested(**{name: archive[name] for name in Tested._fields})
+        return Answers(**{name: archive[name] for name in Answers._fields})

@@ -4,7 +4,7 @@ import html
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import numpy as np
@@ -241,7 +241,7 @@ def _check(run: RunRecord) -> Section | None:
     return Section("check", "Gradient check", table(found["cells"], found["sides"], caption) + verdict)
 
 
-def _is_table(fact: Any) -> bool:
+def _is_table(fact: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a fact is a record with the texts of a table."""
     return isinstance(fact, dict) and {"cells", "sides"} <= set(fact)
 
