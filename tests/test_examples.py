@@ -53,6 +53,49 @@ def test_augmentations_are_drawn(tmp_path):
     assert (tmp_path / "augment.png").read_bytes().startswith(b"\x89PNG")
 
 
+def drawn(name, folder):
+    """What an example prints that draws a picture, once the picture is there."""
+    output = output_of(name, "--out", str(folder / "picture.png"))
+    assert output.splitlines()[-1] == f"drawn to {folder / 'picture.png'}"
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    return output
+
+
+@pytest.mark.slow
+def test_thresholds_learn_by_other_backward_rules(tmp_path):
+    straight, near, own = numbers(r": ([\d.]+) ±", drawn("backward_rules.py", tmp_path))
+    assert min(straight, near) > own + 10
+
+
+@pytest.mark.slow
+def test_random_feedback_learns_and_aligns(tmp_path):
+    output = drawn("feedback_alignment.py", tmp_path)
+    accuracy = numbers(r"random feedback, epoch +\d+: accuracy ([\d.]+) %", output)
+    angle = numbers(r"random feedback, epoch .* angle ([\d.]+)°", output)
+    assert accuracy[-1] > 90 and angle[0] > 80 and angle[-1] < angle[0] - 10
+    assert numbers(r"backprop, epoch .* angle ([\d.]+)°", output) == [0] * 4
+
+
+@pytest.mark.slow
+def test_guided_backprop_heeds_the_weights_less_than_the_gradient(tmp_path):
+    likeness = dict(re.findall(r"^(.+?) +(-?[\d.]+)$", drawn("saliency.py", tmp_path), re.MULTILINE))
+    assert len(likeness) == 7 and float(likeness["guided backprop"]) > float(likeness["gradient"]) + 0.3
+
+
+@pytest.mark.slow
+def test_activations_are_drawn_and_counted(tmp_path):
+    silent = numbers(r"(\d+) channels are silent", drawn("activations.py", tmp_path))
+    assert len(silent) == 8 and silent[4] == silent[5]  # a pool of zeros is 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
+def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
+    output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
+    assert re.search(says, output) and "batch of 64" in output
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 def test_a_report_is_written_of_a_run(tmp_path):
     for folder in ("run", "run-2"):
@@ -67,6 +110,24 @@ def test_three_hidden_units_close_the_circle_and_two_do_not(tmp_path):
     right = numbers(r"([\d.]+) %", output)
     assert max(right[:2]) < 95 and right[2:] == [100.0] * 4
     assert (tmp_path / "d.html").stat().st_size < 300_000
+
+
+def test_small_wiggles_say_nothing_in_float32(tmp_path):
+    """Nor may one say the sign of a weight whose loss did not change in its last digit."""
+    output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))
+    right, unseen = numbers(r"(\d+) % right", output), numbers(r"(\d+) % no change", output)
+    assert right[-1] > 95 and right[0] < 10 and unseen[0] > 80 and unseen[1] > 60
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("descend_2d", "ravine +gradient descent 0.97 "), ("draw_net", "96.2 % of 60,965,224 parameters")],
+)
+def test_paths_and_nets_are_drawn(name, says, tmp_path):
+    assert re.search(says, output_of(f"{name}.py", "--out", str(tmp_path / "figure.png")))
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_example_is_in_the_readme():

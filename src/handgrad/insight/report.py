@@ -96,7 +96,7 @@ class Report:
         header = ("leaf", "shape", "hand/automatic", "hand/differences", "slope", "kinks", "odd one out")
         return [header] + [
             (
-                _shortened(row.name),
+                shortened(row.name),
                 "x".join(map(str, row.shape)) if len(row.shape) > 1 else str(row.shape),
                 _error(row.automatic_error),
                 _error(row.difference_error),
@@ -130,7 +130,7 @@ def table(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     ]
 
 
-def _shortened(name: str, width: int = 36) -> str:
+def shortened(name: str, width: int = 36) -> str:
     """A long name without its beginning, for the end says more."""
     return name if len(name) <= width else "…" + name[1 - width :]
 

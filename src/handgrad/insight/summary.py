@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.insight.leaves import Wrapped, wrap_leaves
+from handgrad.insight.leaves import Wrapped, innermost, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.layers.affine import Conv, ConvTranspose, Dense
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
@@ -142,13 +142,14 @@ class Meter(Wrapped):
         """The layer's forward, counted."""
         y, new_state, residuals = self.layer.forward(params, x, state, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        counts = parameters, _multiply_adds(self.layer, params, x, y), _bytes(residuals)
-        self.rows.append(SummaryRow(self.path, type(self.layer).__name__, y.shape[1:], *counts))
+        layer = innermost(self)
+        counts = parameters, multiply_adds(layer, params, x, y), _bytes(residuals)
+        self.rows.append(SummaryRow(self.path, type(layer).__name__, y.shape[1:], *counts))
         return y, new_state, residuals
 
 
-def _multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
-    """Outputs times the products in each: kernels are (..., inputs of one output, features).
+def multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
+    """Of a layer's forward: outputs times the products in each, for kernels are (..., inputs of one output, features).
 
     A transposed convolution is counted from its input: each number goes to kernel_size places of features / groups.
     """

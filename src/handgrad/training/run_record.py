@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from handgrad.training import checkpoint, npz
-from handgrad.training.run_folder import History, history_of
+from handgrad.training.run_folder import History, read_history
 
 FACTS, TEST = "run.json", "test.npz"
 KEPT_IMAGES = 64  # of the wrong ones
@@ -117,11 +117,12 @@ def read_run(run_dir: str | os.PathLike[str]) -> RunRecord:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"report: {folder} is no folder; give the run_dir of hg.fit or of handgrad train")
+    history = read_history(folder) if (folder / "metrics.jsonl").exists() else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an older checkpoint does as well
         newest = checkpoint.latest(folder / "checkpoints")
     params = None if newest is None else getattr(checkpoint.load(newest), "params", None)
-    return RunRecord(folder, _facts(folder / FACTS), _history(folder / "metrics.jsonl"), params, _test(folder / TEST))
+    return RunRecord(folder, _facts(folder / FACTS), history, params, _test(folder / TEST))
 
 
 def circumstances() -> dict[str, str]:
@@ -180,19 +181,6 @@ def _facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise ValueError(f"{path} must hold facts by name, got {type(facts).__name__}")
     return facts
-
-
-def _history(path: Path) -> History:
-    """The lines of the metrics file; the last one may be cut off."""
-    lines = []
-    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, text in enumerate(texts, start=1):
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            if number < len(texts):
-                raise ValueError(f"{path} must hold a line of JSON a step, line {number} is none") from None
-    return history_of(lines)
 
 
 def _test(path: Path) -> Answers | None:

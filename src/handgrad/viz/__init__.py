@@ -5,7 +5,7 @@ to a file. No pyplot and no rcParams: nothing global changes, and no display is 
 text and lines of middle tones that can be read on white paper as on a dark page.
 """
 
-from handgrad.viz.canvas import alt_text, save
+from handgrad.viz.canvas import BLUE, ORANGE, alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.costs import cost, ledger
 from handgrad.viz.demo import demo_2d
@@ -21,6 +21,8 @@ from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
 __all__ = [
+    "BLUE",
+    "ORANGE",
     "cost",
     "net",
     "descend_2d",

@@ -213,13 +213,18 @@ def _kernels(run: RunRecord) -> Section | None:
 
 def _traces(run: RunRecord) -> Section | None:
     records = run.history.get("trace", ())
-    known = [value for value in TRACED if any(number is not None for record in records for number in record[value])]
+    known = [value for value in TRACED if any(_has(record, value) for record in records)]
     if not known:
         return None
     drawn = {value: trace(run.history, value) for value in known}
     finding = next(iter(drawn.values())).get_title()
     figures = "".join(figure(ax, NAMES[value].capitalize()) for value, ax in drawn.items())
     return Section("trace", "The chain rule, layer by layer", f"<p>{escaped(finding)}</p>{figures}")
+
+
+def _has(record: dict[str, Any], value: str) -> bool:
+    """Whether any layer of a traced step has this number."""
+    return any(number is not None for number in record.get(value, ()))
 
 
 def _net(run: RunRecord) -> Section | None:
