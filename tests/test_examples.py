@@ -137,6 +137,23 @@ def test_paths_and_nets_are_drawn(name, says, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_the_sharpness_rises_to_what_the_rate_bears(tmp_path):
+    output = output_of("curvature.py", "--out", str(tmp_path / "curvature.png"))
+    for limit, low, high in zip(
+        *(numbers(p, output) for p in (r"2/r is ([\d.]+)", r"first, ([\d.]+) to", r"to ([\d.]+) in the end")),
+        strict=True,
+    ):
+        assert 0.9 * limit < low < high < 1.2 * limit
+    assert (tmp_path / "curvature.png").exists()
+
+
+@pytest.mark.slow
+def test_kfac_comes_lower_in_as_many_steps(tmp_path):
+    momentum, kfac = numbers(r"loss ([\d.]+) after 55 steps", output_of("kfac.py", "--out", str(tmp_path / "kfac.png")))
+    assert kfac < 0.3 * momentum
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]

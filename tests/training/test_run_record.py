@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import handgrad as hg
-from handgrad.insight import Report, Row
+from handgrad.insight.report import Report, Row
 from handgrad.training import note_run, note_test, read_run
 from handgrad.training.run_record import KEPT_IMAGES
 
@@ -28,10 +28,10 @@ def test_tables_are_kept_as_they_print(tmp_path):
     found = {"layers": hg.summary(net, (5, 4, 1)), "ledger": hg.ledger(net, (5, 4, 1), temporary=False), "check": check}
     note_run(tmp_path, **found)
     for name, record in read_run(tmp_path).facts.items():
-        lines = str(found[name]).splitlines()[-len(record["cells"]) - len(record.get("verdict", ())) :]
-        assert [line.split() for line in lines] == [
-            " ".join(row).split() for row in record["cells"] + [[text] for text in record.get("verdict", ())]
-        ]
+        printed = [line.split() for line in str(found[name]).splitlines()]
+        rows = [" ".join(row).split() for row in [*record["cells"], *([text] for text in record.get("verdict", ()))]]
+        start = printed.index(rows[0])
+        assert printed[start : start + len(rows)] == rows
         assert len(record["sides"]) == len(record["cells"][0])
     assert read_run(tmp_path).facts["check"]["ok"] is False
 
