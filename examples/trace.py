@@ -1,35 +1,37 @@
 """A net that dies of a large learning rate, found by the trace of its training, and the same net with a smaller one.
 
-One sees the share of dead units of each ReLU at every tenth step, as a heat map for each of the two runs.
+One sees the table of the last step traced, with what is wrong, for each of the two runs, and of the one that dies the
+share of dead units of each ReLU at every tenth step, as a heat map.
 """
 
 import argparse
 
 import jax
-from matplotlib.figure import Figure
 
 import handgrad as hg
+from handgrad.insight import Trace
+
+
+def train(rate):
+    """The history of a run with a trace of every tenth step."""
+    digits = hg.data.load_digits()
+    x = hg.data.normalise(digits.train_x)
+    net = hg.models.mlp(hidden=(64, 32, 32))
+    step = hg.make_train_step(hg.Objective(net, hg.SoftmaxCrossEntropy()), hg.sgd(rate))
+    start = hg.init_train_state(net, step.optimizer, jax.random.key(0), x.shape[1:])
+    return hg.fit(start, step, x, digits.train_y, batch_size=64, epochs=15, progress=False, trace_every=10)[1]
 
 
 def main():
-    """Train twice with fit(..., trace_every=10), print what is found, draw both."""
-    parser = argparse.ArgumentParser(description="Draw the trace of a net that dies, and of one that does not.")
+    """Train twice, print what is found, draw the run that dies."""
+    parser = argparse.ArgumentParser(description="Draw the trace of a net that dies.")
     parser.add_argument("--out", default="runs/trace.png", help="the picture (%(default)s)")
-    out = parser.parse_args().out
-    digits = hg.data.load_digits()
-    x = hg.data.normalise(digits.train_x)
-    layers = [layer for width in (64, 32, 32) for layer in (hg.Dense(width), hg.Relu())]
-    net = hg.Chain(hg.Flatten(), *layers, hg.Dense(10))
-    axes = Figure(figsize=(7, 5), dpi=110, layout="constrained").subplots(2)
-    for ax, rate in zip(axes, (2.0, 0.2), strict=True):
-        step = hg.make_train_step(hg.Objective(net, hg.SoftmaxCrossEntropy()), hg.sgd(rate))
-        start = hg.init_train_state(net, step.optimizer, jax.random.key(0), x.shape[1:])
-        _, history = hg.fit(start, step, x, digits.train_y, batch_size=64, epochs=15, progress=False, trace_every=10)
-        findings = history["trace"][-1]["findings"] or ["nothing is wrong"]
-        print(f"learning rate {rate}: accuracy {history['train_accuracy'][-1]:.2f}; {'; '.join(findings)}")
-        hg.viz.trace(history, "dead", ax=ax)
-        ax.set_title(f"learning rate {rate}: {ax.get_title()}", fontsize=10)
-    print("drawn to", hg.viz.save(axes[0].figure, out))
+    out, rates = parser.parse_args().out, (2.0, 0.2)
+    histories = [train(rate) for rate in rates]
+    for rate, history in zip(rates, histories, strict=True):
+        print(f"learning rate {rate}: training accuracy {100 * history['train_accuracy'][-1]:.1f} %")
+        print(f"step {history['trace_step'][-1]}: {Trace.from_record(history['trace'][-1])}\n")
+    print("drawn to", hg.viz.save(hg.viz.trace(histories[0], "dead"), out))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,105 @@ def test_wrong_labels_have_long_gradients(tmp_path):
     among_40, among_20 = numbers(r"(\d+) (?:of 20|among the 20)", output)
     assert among_40 >= 18 and among_20 >= 10
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+def drawn(name, folder):
+    """What an example prints that draws a picture, once the picture is there."""
+    output = output_of(name, "--out", str(folder / "picture.png"))
+    assert output.splitlines()[-1] == f"drawn to {folder / 'picture.png'}"
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    return output
+
+
+@pytest.mark.slow
+def test_thresholds_learn_by_other_backward_rules(tmp_path):
+    straight, near, own = numbers(r": ([\d.]+) ±", drawn("backward_rules.py", tmp_path))
+    assert min(straight, near) > own + 10
+
+
+@pytest.mark.slow
+def test_random_feedback_learns_and_aligns(tmp_path):
+    output = drawn("feedback_alignment.py", tmp_path)
+    accuracy = numbers(r"random feedback, epoch +\d+: accuracy ([\d.]+) %", output)
+    angle = numbers(r"random feedback, epoch .* angle ([\d.]+)°", output)
+    assert accuracy[-1] > 90 and angle[0] > 80 and angle[-1] < angle[0] - 10
+    assert numbers(r"backprop, epoch .* angle ([\d.]+)°", output) == [0] * 4
+
+
+@pytest.mark.slow
+def test_guided_backprop_heeds_the_weights_less_than_the_gradient(tmp_path):
+    likeness = dict(re.findall(r"^(.+?) +(-?[\d.]+)$", drawn("saliency.py", tmp_path), re.MULTILINE))
+    assert len(likeness) == 7 and float(likeness["guided backprop"]) > float(likeness["gradient"]) + 0.3
+
+
+@pytest.mark.slow
+def test_activations_are_drawn_and_counted(tmp_path):
+    silent = numbers(r"(\d+) channels are silent", drawn("activations.py", tmp_path))
+    assert len(silent) == 8 and silent[4] == silent[5]  # a pool of zeros is 0
+
+
+@pytest.mark.slow
+def test_a_large_learning_rate_kills_a_net_and_the_trace_says_where(tmp_path):
+    dying, living, _ = drawn("trace.py", tmp_path).split("\n\n")
+    assert "relu3 dies: 100 % of its units are dead" in dying and "nothing breaks, dies" in living
+    accuracy = numbers(r"training accuracy ([\d.]+) %", dying + living)
+    assert accuracy[0] < 15 and accuracy[1] > 90
+
+
+@pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
+def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
+    output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
+    assert re.search(says, output) and "batch of 64" in output
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_report_is_written_of_a_run(tmp_path):
+    for folder in ("run", "run-2"):
+        output = output_of("report.py", "--out", str(tmp_path / "r.html"), "--run-dir", str(tmp_path / "run"))
+        assert numbers(r"training loss ([\d.]+)", output)[0] < 0.3 and (tmp_path / folder / "run.json").exists()
+    assert "% of the test images right" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_three_hidden_units_close_the_circle_and_two_do_not(tmp_path):
+    output = output_of("demo_2d.py", "--out", str(tmp_path / "d.html"))
+    right = numbers(r"([\d.]+) %", output)
+    assert max(right[:2]) < 95 and right[2:] == [100.0] * 4
+    assert (tmp_path / "d.html").stat().st_size < 300_000
+
+
+def test_small_wiggles_say_nothing_in_float32(tmp_path):
+    """Nor may one say the sign of a weight whose loss did not change in its last digit."""
+    output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))
+    right, unseen = numbers(r"(\d+) % right", output), numbers(r"(\d+) % no change", output)
+    assert right[-1] > 95 and right[0] < 10 and unseen[0] > 80 and unseen[1] > 60
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("descend_2d", "ravine +gradient descent 0.97 "), ("draw_net", "96.2 % of 60,965,224 parameters")],
+)
+def test_paths_and_nets_are_drawn(name, says, tmp_path):
+    assert re.search(says, output_of(f"{name}.py", "--out", str(tmp_path / "figure.png")))
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_sharpness_rises_to_what_the_rate_bears(tmp_path):
+    output = output_of("curvature.py", "--out", str(tmp_path / "curvature.png"))
+    for limit, low, high in zip(
+        *(numbers(p, output) for p in (r"2/r is ([\d.]+)", r"first, ([\d.]+) to", r"to ([\d.]+) in the end")),
+        strict=True,
+    ):
+        assert 0.9 * limit < low < high < 1.2 * limit
+    assert (tmp_path / "curvature.png").exists()
+
+
+@pytest.mark.slow
+def test_kfac_comes_lower_in_as_many_steps(tmp_path):
+    momentum, kfac = numbers(r"loss ([\d.]+) after 55 steps", output_of("kfac.py", "--out", str(tmp_path / "kfac.png")))
+    assert kfac < 0.3 * momentum
 
 
 def test_every_example_is_in_the_readme():

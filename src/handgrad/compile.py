@@ -88,6 +88,15 @@ def jit(
     return Jitted(f, donate_argnums, {"static_argnums": static_argnums, "static_argnames": static_argnames})
 
 
+def temporary_bytes(compiled: Any) -> int:
+    """The memory that a compiled function needs beside its arguments and results, at its peak, as XLA reports it.
+
+    Args:
+        compiled: what `jax.jit(f).lower(...).compile()` or `jit(f).lower(...).compile()` gives.
+    """
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
 def at_top_level() -> bool:
     """Whether arrays are computed here and now, outside every jit, scan, vmap and grad."""
     return type(find_top_trace(())).__name__ == "EvalTrace"

@@ -85,6 +85,56 @@ def test_activations_are_each_layers_output():
     assert list(hg.activations(dense, params, jnp.ones((1, 3)))) == ["dense"]
 
 
+def test_integrated_gradients_are_complete_where_nothing_kinks():
+    net = hg.Chain(hg.Dense(4), hg.Tanh(), hg.Dense(3))
+    params, _ = net.init(jax.random.key(0), (5,), jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (1, 5))
+    wanted = net.apply(params, x)[0, 1] - net.apply(params, jnp.zeros_like(x))[0, 1]
+    errors = [abs(hg.integrated_gradients(net, params, x, 1, steps=n).sum() - wanted) for n in (64, 128)]
+    assert errors[1] < 1e-4 * abs(wanted)
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)  # the midpoint rule's error falls as 1 / steps²
+
+
+def test_many_steps_in_bfloat16_are_summed_in_float32():
+    params = {"kernel": jnp.array([[1.0], [3.0]], jnp.bfloat16)}
+    x = jnp.ones((1, 2), jnp.bfloat16)
+    found = hg.integrated_gradients(hg.Dense(1, use_bias=False), params, x, 0, steps=1000)
+    assert found.dtype == jnp.bfloat16 and found.tolist() == [[1, 3]]
+    smooth = hg.smooth_grad(hg.Dense(1, use_bias=False), params, x, 0, key=jax.random.key(0), samples=1000)
+    assert smooth.dtype == jnp.bfloat16 and smooth.tolist() == [[1, 3]]
+
+
+def test_a_class_that_is_none_is_nan_under_jit():
+    found = jax.jit(lambda target: hg.saliency(NET, PARAMS, X, target, STATE))(jnp.array([0, 9, -1]))
+    assert np.isnan(found).all((1, 2, 3)).tolist() == [False, True, True]
+
+
+def scaled(x):
+    return 1.5 * x
+
+
+def test_grad_cam_within_branches_beside_a_probe():
+    """The gradient in a number added to the layer's output, which jax.grad takes through the whole net."""
+    body = hg.Chain(hg.Conv(2, 3), hg.Lambda(scaled))
+    net = hg.Chain(hg.Residual(body), hg.Parallel(hg.Relu(), hg.Tanh()), hg.GlobalAvgPool(), hg.Dense(3))
+    params, _ = net.init(jax.random.key(0), (4, 3, 2), jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (1, 4, 3, 2))
+    conv = hg.Conv(2, 3).apply(params["residual1"]["body"]["conv1"], x)
+
+    def logit(probe):
+        h = x + 1.5 * (conv + probe)
+        h = jnp.concatenate([jnp.maximum(h, 0), jnp.tanh(h)], -1).mean((1, 2))
+        return (h @ params["dense1"]["kernel"])[0, 2]
+
+    da = jax.grad(logit)(jnp.zeros_like(conv))
+    wanted = jnp.maximum((conv * da.mean((1, 2), keepdims=True)).sum(-1), 0)
+    assert wanted.max() > 0
+    found = hg.grad_cam(net, params, x, 2, layer="residual1/body/conv1")
+    np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-14)
+    paths = ["residual1/body/conv1", "residual1/body/lambda1", "parallel1/relu1", "parallel1/tanh1", "globalavgpool1"]
+    assert list(hg.activations(net, params, x)) == [*paths, "dense1"]
+
+
 def test_errors():
     with pytest.raises(TypeError, match="saliency: x must be floating point, got uint8"):
         hg.saliency(NET, PARAMS, np.zeros((3, 6, 4, 2), "uint8"))
@@ -98,5 +148,17 @@ def test_errors():
         hg.saliency(hg.Relu(), {}, X)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         hg.integrated_gradients(NET, PARAMS, X, TARGET, STATE, steps=0)
-    with pytest.raises(ValueError, match="samples must be at least 1 and noise at least 0, got 0"):
+    with pytest.raises(TypeError, match="integrated_gradients: steps must be an int, got 2.5"):
+        hg.integrated_gradients(NET, PARAMS, X, TARGET, STATE, steps=2.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"baseline must be a number or broadcast to x \(3, 6, 4, 2\), got \(7,\)"):
+        hg.integrated_gradients(NET, PARAMS, X, TARGET, STATE, baseline=np.zeros(7))
+    with pytest.raises(ValueError, match="smooth_grad: samples must be at least 1, got 0"):
         hg.smooth_grad(NET, PARAMS, X, TARGET, STATE, key=jax.random.key(0), samples=0)
+    for noise in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="smooth_grad: noise must be at least 0, got"):
+            hg.smooth_grad(NET, PARAMS, X, TARGET, STATE, key=jax.random.key(0), noise=noise)
+    with pytest.raises(ValueError, match="smooth_grad: the noise needs a key"):
+        hg.smooth_grad(NET, PARAMS, X, TARGET, STATE, key=None)  # pyright: ignore[reportArgumentType]
+    dense = hg.Chain(hg.Dense(2))
+    with pytest.raises(ValueError, match=r"must be one whose output has places, \[\], got None"):
+        hg.grad_cam(dense, dense.init(jax.random.key(0), (3,), jnp.float64)[0], jnp.ones((1, 3)))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,15 @@ import numpy as np
 import pytest
 
 import handgrad as hg
-from handgrad.insight.trace import NonFinite, trace
+from handgrad.insight import NonFinite, Trace, trace
 
 LOSS = hg.SoftmaxCrossEntropy()
 X, Y = jax.random.normal(jax.random.key(1), (6, 5)), jnp.arange(6) % 3
+
+
+def looked_at(net):
+    """The trace of a net, compiled: op by op it takes ten times as long."""
+    return jax.jit(trace(hg.Objective(net, LOSS)))
 
 
 def dense_net():
@@ -30,11 +36,15 @@ def rms(*arrays):
     return np.sqrt(np.mean(numbers**2))
 
 
+def norm(array):
+    return np.sqrt(np.sum(np.square(array)))
+
+
 def test_every_number_of_a_small_net():
     """Forward by NumPy; the gradient in each layer's output by jax.grad of a probe added there."""
     net, params = dense_net()
     params["dense1"]["bias"] += jnp.array([0.0, -100.0, 0.3, 0.1])  # the second unit is dead
-    rows = by_name(jax.jit(trace(hg.Objective(net, LOSS)))(params, X, Y))
+    rows = by_name(looked_at(net)(params, X, Y))
     one, two = params["dense1"], params["dense2"]
     h1 = np.asarray(X) @ one["kernel"] + np.asarray(one["bias"])[None]
     h2 = np.maximum(h1, 0)
@@ -45,7 +55,9 @@ def test_every_number_of_a_small_net():
         return LOSS(hg.ops.dense(h, params["kernel"], params["bias"]), Y)
 
     d1, d2, dtwo = jax.grad(loss, (0, 1, 2))(jnp.zeros_like(h1), jnp.zeros_like(h1), two)
+    d3 = jax.grad(LOSS)(jnp.asarray(h3), Y)
     assert rows["dense1"].h == pytest.approx(rms(h1), rel=1e-12) and rows["dense2"].h == pytest.approx(rms(h3))
+    assert {row.backward for row in rows.values()} == {"by hand"}
     assert rows["dense1"].delta == pytest.approx(rms(d1), rel=1e-12)
     assert rows["relu1"].delta == pytest.approx(rms(d2), rel=1e-12)
     assert rows["relu1"].dead == 0.25 and np.isnan(rows["dense1"].dead)
@@ -54,127 +66,174 @@ def test_every_number_of_a_small_net():
     assert rows["dense2"].ratio == pytest.approx(rows["dense2"].dw / rms(two["kernel"], two["bias"]), rel=1e-12)
     assert rows["relu1"].forward_gain == pytest.approx(rms(h2) / rms(h1), rel=1e-12)
     assert rows["relu1"].backward_gain == pytest.approx(rms(d1) / rms(d2), rel=1e-12)
+    assert rows["dense2"].backward_gain == pytest.approx(norm(d2) / norm(d3), rel=1e-12)
+    assert rows["dense1"].arrived == pytest.approx(norm(d1) / norm(d3), rel=1e-12) and rows["dense2"].arrived == 1
+    assert rows["dense2"].w == pytest.approx(rms(two["kernel"], two["bias"]), rel=1e-12)
     assert np.isnan(rows["relu1"].ratio) and rows["relu1"].shape == (4,)
 
 
 @dataclass(frozen=True, repr=False)
 class Broken(hg.Layer):
-    """The identity, but for one number in one pass; no backward of its own, but where it is the broken one."""
+    """Multiplies by a kernel of ones, but one number of one array is not finite."""
 
-    place: tuple = ()
-    where: str = "forward"
+    place: tuple[int, ...] = ()
+    array: str = "y"
 
-    def apply(self, params, x, state=()):
-        return x.at[self.place].set(jnp.nan) if self.where == "forward" else x
+    def init(self, key, in_shape, dtype=jnp.float32):
+        return {"kernel": jnp.ones(in_shape[-1:], dtype)}, {}
+
+    def apply(self, params: Any, x, state=()):
+        y = x * jnp.broadcast_to(params["kernel"], x.shape)
+        return y.at[self.place].set(jnp.nan) if self.array == "y" else y
 
     def backward(self, params, residuals, dy):
-        if self.where == "forward":
-            return super().backward(params, residuals, dy)
-        return dy.at[self.place].set(jnp.inf), {}
+        dx, dparams = super().backward(params, residuals, dy)
+        if self.array == "dx":
+            return dx.at[self.place].set(jnp.inf), dparams
+        if self.array == "dparams/kernel":
+            return dx, {"kernel": dparams["kernel"].at[self.place].set(-jnp.inf)}
+        return dx, dparams
 
 
 @pytest.mark.parametrize(
-    ("fault", "wanted"),
-    [
-        (Broken((4, 2)), NonFinite("broken1", "forward", (4, 2))),
-        (Broken((3, 1), "backward"), NonFinite("broken1", "backward", (3, 1))),
-    ],
+    ("array", "direction", "place"),
+    [("y", "forward", (4, 2)), ("dx", "backward", (3, 1)), ("dparams/kernel", "backward", (2,))],
 )
-def test_the_first_bad_number_is_found_in_its_layer(fault, wanted):
+def test_the_first_bad_number_is_found_in_its_layer(array, direction, place):
     """What comes after it is not finite either, and is not blamed."""
-    net = hg.Chain(hg.Dense(4), fault, hg.Tanh(), hg.Residual(hg.Dense(4)), hg.Dense(3))
+    net = hg.Chain(hg.Dense(4), Broken(place, array), hg.Tanh(), hg.Residual(hg.Dense(4)), hg.Dense(3))
     params, _ = net.init(jax.random.key(0), (5,), jnp.float64)
-    found = trace(hg.Objective(net, LOSS))(params, X, Y)
-    assert found.first_nonfinite == wanted
-    assert found.findings[0].startswith("broken1 is the first that is not finite")
-    assert found.rows[1].backward == "by hand"
-    json.dumps(found.record(), allow_nan=False)
+    found = looked_at(net)(params, X, Y)
+    assert found.first_nonfinite == NonFinite("broken1", direction, array, place)
+    assert str(found.findings[0]) == f"broken1 breaks: {array} is not finite at {place} going {direction}"
+    again = Trace.from_record(json.loads(json.dumps(found.record(), allow_nan=False)))
+    assert again.first_nonfinite == found.first_nonfinite and again.findings == found.findings
 
 
-def test_a_bad_label_is_the_loss_and_a_bad_weight_its_layer():
+def test_what_comes_in_broken_is_not_blamed_on_the_layers():
     net, params = dense_net()
-    assert trace(hg.Objective(net, LOSS))(params, X, Y.at[0].set(7)).first_nonfinite == NonFinite("loss", "forward", ())
+    look = looked_at(net)
+    assert look(params, X, Y).first_nonfinite is None
+    assert look(params, X.at[5, 1].set(jnp.nan), Y).first_nonfinite == NonFinite("dense1", "forward", "x", (5, 1))
+    bad_label = look(params, X, Y.at[0].set(7))
+    assert bad_label.first_nonfinite == NonFinite("loss", "forward", "value", ())
+    assert str(bad_label.findings[0]) == "loss breaks: value is not finite going forward"
+    assert Trace.from_record(bad_label.record()).first_nonfinite == bad_label.first_nonfinite
     params["dense2"]["kernel"] = params["dense2"]["kernel"].at[1, 2].set(jnp.inf)
-    found = trace(hg.Objective(net, LOSS))(params, X, Y).first_nonfinite
-    assert found is not None and (found.layer, found.direction, found.place[1]) == ("dense2", "forward", 2)
+    assert look(params, X, Y).first_nonfinite == NonFinite("dense2", "forward", "params/kernel", (1, 2))
+
+
+def test_a_sum_that_overflows_shows_where_it_goes():
+    """Body and shortcut are finite, their sum is not: no layer's output, but the next one's input."""
+    net = hg.Chain(hg.Residual(hg.Identity()), hg.Relu())
+    found = looked_at(net)((), jnp.ones((2, 3)).at[1, 2].set(1.5e308), Y[:2])
+    assert found.first_nonfinite == NonFinite("relu1", "forward", "x", (1, 2))
+
+
+def deep_net(width=16):
+    layers = [hg.Dense(width), hg.Tanh()] * 3
+    net = hg.Chain(*layers, hg.Dense(3))
+    params, _ = net.init(jax.random.key(0), (5,), jnp.float64)
+    return params, looked_at(net)
+
+
+def events(found):
+    return [(finding.layer, finding.event) for finding in found.findings]
 
 
 def test_the_layer_that_explodes_or_vanishes_is_named_and_its_neighbours_are_not():
-    layers = [hg.Dense(16), hg.Tanh()] * 3
-    net = hg.Chain(*layers, hg.Dense(3))
-    params, _ = net.init(jax.random.key(0), (5,), jnp.float64)
-    look = jax.jit(trace(hg.Objective(net, LOSS)))
+    params, look = deep_net()
     assert look(params, X, Y).findings == ()
-    params["dense2"]["kernel"] *= 1e-3
-    assert {text.split(" ")[0] for text in look(params, X, Y).findings} == {"dense2"}
-    params["dense2"]["kernel"] *= 1e6
-    assert any(text.startswith("dense2 makes the output explode") for text in look(params, X, Y).findings)
+    assert str(look(params, X, Y)).endswith("nothing breaks, dies, explodes or vanishes")
+    kernel = params["dense2"]["kernel"]
+    params["dense2"]["kernel"] = 1e-3 * kernel
+    assert set(events(look(params, X, Y))) == {("dense2", "vanishes")}
+    params["dense2"]["kernel"] = 1e3 * kernel
+    assert {("dense2", "explodes")} < set(events(look(params, X, Y)))
+
+
+def test_many_layers_that_each_lose_a_little_are_found_too():
+    params, look = deep_net()
+    for i, factor in ((2, 0.05), (3, 0.04), (4, 0.1)):
+        params[f"dense{i}"]["kernel"] *= factor
+    found = look(params, X, Y)
+    assert events(found) == [("dense3", "vanishes")] * 2
+    assert found.findings[1].detail.startswith("gradient at dense1 ")
+    arrived = {row.name: row.arrived for row in found.rows}
+    assert arrived["dense1"] == min(arrived.values()) < 1e-3 and all(row.backward_gain > 1 / 30 for row in found.rows)
+
+
+def test_a_pool_over_many_places_is_no_layer_that_vanishes():
+    net = hg.Chain(hg.GlobalAvgPool())
+    (row,) = looked_at(net)((), jnp.ones((2, 8, 8, 3)), Y[:2]).rows
+    assert row.backward_gain == pytest.approx(1 / 8)
+
+
+def test_sizes_neither_overflow_nor_underflow():
+    look = looked_at(hg.Chain(hg.Dense(3, use_bias=False)))
+    for size in (1e-200, 1e200):
+        found = look({"dense1": {"kernel": jnp.full((5, 3), size)}}, jnp.ones((2, 5)), Y[:2])
+        assert found.rows[0].w == pytest.approx(size, rel=1e-12)
+        assert found.rows[0].h == pytest.approx(5 * size, rel=1e-12)
+
+
+@dataclass(frozen=True, repr=False)
+class Mine(hg.Layer):
+    """No backward of its own."""
+
+    def apply(self, params, x, state=()):
+        return 2 * x
 
 
 @pytest.mark.parametrize("batch", [1, 6])
 def test_any_net_gives_a_row_for_each_leaf(batch):
-    @dataclass(frozen=True, repr=False)
-    class Mine(hg.Layer):
-        def apply(self, params, x, state=()):
-            return 2 * x
-
     body = hg.Chain(hg.Conv(2, 3), hg.BatchNorm(), hg.Relu6(), hg.Dropout(0.5))
     net = hg.Chain(hg.Residual(body), hg.Parallel(Mine(), hg.Identity()), hg.Flatten(), hg.Dense(3))
     params, state = net.init(jax.random.key(0), (4, 3, 2), jnp.float64)
     x = jax.random.normal(jax.random.key(2), (batch, 4, 3, 2))
-    found = trace(hg.Objective(net, LOSS))(params, x, Y[:batch], state, jax.random.key(3))
+    found = looked_at(net)(params, x, Y[:batch], state, jax.random.key(3))
     rows = by_name(found)
     assert list(rows)[:2] == ["residual1/body/conv1", "residual1/body/batchnorm1"] and len(rows) == 8
     assert rows["parallel1/mine1"].backward == "jax.vjp" and rows["dense1"].backward == "by hand"
     assert 0 <= rows["residual1/body/relu61"].dead <= 1 and found.first_nonfinite is None
-    assert "jax.vjp" in str(found) and len(str(found).splitlines()) >= 10
+    table = str(found).splitlines()
+    assert table[0] == f"loss {float(found.loss):.6g} on a batch of {batch}" and len(table) >= 11
+    assert table[6].split()[:4] == ["parallel1/mine1", "Mine", "jax.vjp", "4x3x2"]
+    assert str(Trace.from_record(json.loads(json.dumps(found.record())))) == str(found)
 
 
-def test_a_net_of_one_layer_and_a_wrong_argument():
-    found = trace(hg.Objective(hg.Dense(3), LOSS))(hg.Dense(3).init(jax.random.key(0), (5,), jnp.float64)[0], X, Y)
+def test_a_relu_of_your_own_counts_and_one_of_another_make_does_not():
+    class Guided(hg.Relu):
+        pass
+
+    net = hg.Chain(Guided(), hg.Lambda(jax.nn.relu))
+    x = jnp.array([[-1.0, 2.0, 0.0], [-3.0, -1.0, 1.0]])
+    rows = looked_at(net)((), x, Y[:2]).rows
+    assert rows[0].dead == pytest.approx(1 / 3) and np.isnan(rows[1].dead)
+
+
+def test_traces_of_several_nets_at_once():
+    net, params = dense_net()
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    look = looked_at(net)
+    found = jax.vmap(look, (0, None, None))(both, X, Y)
+    second = jax.tree.map(lambda a: a[1], found)
+    alone = look(jax.tree.map(lambda a: a[1], both), X, Y)
+    np.testing.assert_allclose([row[4:] for row in second.rows], [row[4:] for row in alone.rows], rtol=1e-12)
+    with pytest.raises(ValueError, match="Trace: these are several, as vmap gives them"):
+        str(found)
+
+
+def test_a_net_of_one_layer():
+    found = looked_at(hg.Dense(3))(hg.Dense(3).init(jax.random.key(0), (5,), jnp.float64)[0], X, Y)
     assert [row.name for row in found.rows] == ["dense"]
+
+
+def test_wrong_arguments():
     with pytest.raises(TypeError, match=r"trace: wants an hg.Objective, got Dense\(3\)"):
         trace(hg.Dense(3))  # pyright: ignore[reportArgumentType]
-
-
-def trained(tmp_path, epochs, trace_every: int | None = 3, **settings):
-    net, optimizer = hg.Chain(hg.Dense(4), hg.Relu(), hg.Dropout(0.5), hg.Dense(3)), hg.sgd(0.1)
-    step = hg.make_train_step(hg.Objective(net, LOSS), optimizer)
-    start = hg.init_train_state(net, optimizer, jax.random.key(0), (5,), jnp.float64)
-    x, y = np.random.default_rng(0).normal(size=(10, 5)), np.arange(10) % 3
-    return hg.fit(
-        start, step, x, y, batch_size=2, epochs=epochs, progress=False, run_dir=tmp_path, trace_every=trace_every,
-        **settings,
-    )  # fmt: skip
-
-
-def test_fit_traces_every_third_step_before_it_is_taken(tmp_path):
-    """The traced loss is the step's own loss: same params, batch and masks. A resumed run has the same lines."""
-    _, history = trained(tmp_path / "whole", 3)
-    assert history["trace_step"] == [1, 4, 7, 10, 13]
-    losses = [history["loss"][step - 1] for step in history["trace_step"]]
-    assert [record["loss"] for record in history["trace"]] == pytest.approx(losses, rel=1e-12)
-    trained(tmp_path / "parts", 2)
-    _, resumed = trained(tmp_path / "parts", 3, resume=True)
-    assert resumed["trace"] == history["trace"] and resumed["trace_step"] == history["trace_step"]
-    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["trace_step"] for line in lines if "trace" in line] == [1, 4, 7, 10, 13]
-    assert hg.viz.trace(tmp_path / "parts" / "metrics.jsonl").get_title() == hg.viz.trace(history).get_title()
-
-
-def test_tracing_changes_nothing(tmp_path):
-    (state, history), (other, plain) = trained(tmp_path / "a", 2), trained(tmp_path / "b", 2, trace_every=None)
-    assert history["loss"] == plain["loss"] and "trace" not in plain
-    assert all((a == b).all() for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True))
-
-
-@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
-def test_trace_every_must_be_a_count(tmp_path, wrong, error):
-    with pytest.raises(error, match="fit: trace_every must be"):
-        trained(tmp_path, 1, trace_every=wrong)
-
-
-def test_tracing_needs_an_objective():
-    state = hg.init_train_state(hg.Dense(3), hg.sgd(0.1), jax.random.key(0), (5,))
-    with pytest.raises(TypeError, match="trace_every needs a step with an objective"):
-        hg.fit(state, lambda *args: args, np.ones((4, 5)), np.arange(4) % 3, batch_size=2, epochs=1, trace_every=1)
+    net, params = dense_net()
+    with pytest.raises(ValueError, match=r"trace: x must hold at least one example, \(N, ...\), got shape \(0, 5\)"):
+        trace(hg.Objective(net, LOSS))(params, X[:0], Y[:0])
+    with pytest.raises(ValueError, match="Trace.from_record: wants a record with loss, batch, .*, got {'loss': 1}"):
+        Trace.from_record({"loss": 1})

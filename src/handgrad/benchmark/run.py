@@ -8,7 +8,8 @@ from handgrad import models
 from handgrad.benchmark import pools
 from handgrad.benchmark.steps import OURS, Case, Start, own_trainers
 from handgrad.benchmark.table import Line, Table, compared, line_of
-from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses, compile_seconds, temporary_bytes
+from handgrad.benchmark.trainer import Trainer, check_finite, check_same_losses, compile_seconds
+from handgrad.compile import temporary_bytes
 from handgrad.timing import interleaved
 
 Say = Callable[[str], None]

@@ -50,11 +50,6 @@ class Trainer:
         return time.perf_counter() - start, compiled
 
 
-def temporary_bytes(compiled: Any) -> int:
-    """The memory that a compiled step needs beside its arguments and results."""
-    return compiled.memory_analysis().temp_size_in_bytes
-
-
 def check_same_losses(contenders: Mapping[str, Contender], *, steps: int = 4, rtol: float = 1e-4) -> list[float]:
     """Train all for some steps and see that they compute the same thing.
 

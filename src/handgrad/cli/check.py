@@ -5,7 +5,8 @@ import argparse
 import jax
 import jax.numpy as jnp
 
-from handgrad import data, models
+from handgrad import data
+from handgrad.cli.arguments import net_of_name
 from handgrad.cli.planted import ERRORS, plant
 from handgrad.cli.train import check as check_batch
 from handgrad.cli.train import load, net_of
@@ -46,7 +47,6 @@ def _layer_by_layer(net: Chain, params: dict, state: dict, in_shape: tuple[int, 
 
 def summary(options: argparse.Namespace) -> int:
     """Print the table of a net's layers."""
-    given = {} if options.classes is None else {"classes": options.classes}
-    net = models.by_name(options.model, **given)
-    print(summary_of(net, options.in_shape or models.IN_SHAPES[options.model], options.batch))
+    net, in_shape = net_of_name(options)
+    print(summary_of(net, in_shape, options.batch))
     return 0

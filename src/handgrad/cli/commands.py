@@ -1,17 +1,21 @@
 """The commands, their options, and how an error ends one: a line on stderr and exit code 2."""
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import handgrad
 from handgrad.benchmark import SECTIONS
+from handgrad.cli.arguments import add_command, add_data, add_net, at_least, between, of_data
 from handgrad.cli.bench import bench
 from handgrad.cli.check import check, summary
+from handgrad.cli.look import add_cost, add_ledger
+from handgrad.cli.pages import add_demo, add_report
 from handgrad.cli.planted import ERRORS
-from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
-from handgrad.models import NAMES
+from handgrad.cli.trace import add_trace
+from handgrad.cli.train import GRADIENTS, OPTIMIZERS, train
 
 DESCRIPTION = "Convolutional networks in JAX whose gradients are derived by hand."
 
@@ -43,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.line = shlex.join(["handgrad", *(sys.argv[1:] if arguments is None else arguments)])
     if options.command is None:
         parser.print_help()
         return 0
@@ -61,17 +66,18 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary, _add_bench):
+    looks = (_add_check, _add_summary, add_ledger, add_cost, add_trace)
+    for add in (_add_train, *looks, _add_bench, add_report, add_demo):
         add(commands)
     return parser
 
 
 def _add_train(commands: Any) -> None:
-    command = _command(commands, "train", train, "check a net's gradients, train it, test it, draw what it learned")
-    _add_data(command)
+    command = add_command(commands, "train", train, "check a net's gradients, train it, test it, draw what it learned")
+    add_data(command)
     run = command.add_argument_group("training")
-    run.add_argument("--epochs", metavar="N", type=at_least(1), help=f"times through the data ({_of_data('epochs')})")
-    run.add_argument("--batch-size", metavar="N", type=at_least(1), help=f"images a step ({_of_data('batch_size')})")
+    run.add_argument("--epochs", metavar="N", type=at_least(1), help=f"times through the data ({of_data('epochs')})")
+    run.add_argument("--batch-size", metavar="N", type=at_least(1), help=f"images a step ({of_data('batch_size')})")
     run.add_argument(
         "--learning-rate",
         metavar="R",
@@ -97,6 +103,12 @@ def _add_train(commands: Any) -> None:
     run.add_argument(
         "--gradients", choices=GRADIENTS, default="hand", help="by hand, or automatic by jax.grad (%(default)s)"
     )
+    run.add_argument(
+        "--trace-every",
+        metavar="N",
+        type=at_least(1),
+        help="look inside each layer every N steps (never), for the report",
+    )
     out = command.add_argument_group("output")
     out.add_argument(
         "--run-dir",
@@ -110,10 +122,10 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    command = _command(
+    command = add_command(
         commands, "check", check, "set gradients by hand, automatic ones and finite differences side by side"
     )
-    _add_data(command)
+    add_data(command)
     look = command.add_argument_group("check")
     look.add_argument("--layer-by-layer", action="store_true", help="check each layer alone, on random numbers")
     look.add_argument(
@@ -126,89 +138,12 @@ def _add_check(commands: Any) -> None:
 
 
 def _add_summary(commands: Any) -> None:
-    command = _command(commands, "summary", summary, "list a net's layers, parameters, multiply-adds and kept bytes")
-    command.add_argument("--model", choices=NAMES, default="lenet", help="which net (%(default)s)")
-    command.add_argument(
-        "--in-shape",
-        metavar="HxWxC",
-        type=in_shape,
-        help="of one image (that of the net's paper, such as 28x28x1 for lenet and 227x227x3 for alexnet)",
-    )
-    command.add_argument(
-        "--classes", metavar="N", type=at_least(1), help="how many outputs (the net's own, 10 or 1000)"
-    )
-    command.add_argument("--batch", metavar="N", type=at_least(1), default=1, help="how many images (%(default)s)")
+    text = "list a net's layers, parameters, multiply-adds and kept bytes"
+    add_net(add_command(commands, "summary", summary, text), batch=1)
 
 
 def _add_bench(commands: Any) -> None:
-    command = _command(commands, "bench", bench, "time steps and pools by hand beside jax.grad's on this machine")
+    command = add_command(commands, "bench", bench, "time steps and pools by hand beside jax.grad's on this machine")
     command.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)} (all)")
     command.add_argument("--quick", action="store_true", help="small and short, to see that it works")
     command.add_argument("--json", metavar="FILE", help="also write the figures to this file")
-
-
-def _command(commands: Any, name: str, run: Callable, purpose: str) -> argparse.ArgumentParser:
-    """A command with its purpose; defaults stand in brackets in the help."""
-    codes = "The exit code is 1 for a wrong gradient, 2 for wrong input."
-    about = f"{purpose[0].upper()}{purpose[1:]}. Defaults are in brackets. {codes}"
-    command = commands.add_parser(name, help=purpose, description=about)
-    command.set_defaults(run=run)
-    return command
-
-
-def _add_data(command: argparse.ArgumentParser) -> None:
-    """What `train` and `check` share: data, net, and what they are made with."""
-    group = command.add_argument_group("data and net")
-    group.add_argument("--data", choices=DEFAULTS, default="digits", help="which images (%(default)s)")
-    group.add_argument("--data-dir", metavar="D", help="folder with the IDX files of mnist or fashion_mnist")
-    group.add_argument(
-        "--test-images-only",
-        action="store_true",
-        help="mnist without its training files: train on four fifths of the test images, test on the others",
-    )
-    group.add_argument("--model", choices=NAMES, help=f"which net ({_of_data('model')})")
-    group.add_argument("--dropout", metavar="P", type=between(0, 1), help="rate of dropout (the net's own)")
-    group.add_argument(
-        "--l2", metavar="R", type=between(0), default=1e-4, help="penalty on the squares of all kernels (%(default)s)"
-    )
-    group.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="of everything random (%(default)s)")
-
-
-def _of_data(field: str) -> str:
-    """Defaults by data set, for the help."""
-    return ", ".join(f"{getattr(defaults, field)} for {name}" for name, defaults in DEFAULTS.items())
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """An argument that is an int from `least` up to 2³² - 1, as seeds are."""
-
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {text!r}")
-        return int(text)
-
-    return number
-
-
-def between(least: float, end: float = float("inf")) -> Callable[[str], float]:
-    """An argument that is a number, least <= number < end."""
-
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not least <= value < end:
-            limits = f"of at least {least}" if end == float("inf") else f"of at least {least} and below {end}"
-            raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text!r}")
-        return value
-
-    return number
-
-
-def in_shape(text: str) -> tuple[int, ...]:
-    """A shape such as 28x28x1 or 28,28,1."""
-    sizes = text.replace("x", ",").split(",")
-    if not all(size.isascii() and size.isdigit() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"must be positive sizes such as 28,28,1, got {text!r}")
-    return tuple(map(int, sizes))

@@ -11,7 +11,8 @@ from handgrad.insight.per_example import clipped_grad, per_example_grads, per_ex
 from handgrad.insight.report import Report, Row
 from handgrad.insight.saliency import activations, grad_cam, integrated_gradients, saliency, smooth_grad
 from handgrad.insight.summary import Summary, SummaryRow, summary
-from handgrad.insight.trace import Trace, TraceRow, trace
+from handgrad.insight.trace import Trace, trace
+from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow
 from handgrad.insight.wiggle import WiggleCost, wiggle, wiggle_cost, wiggle_signs, wiggle_value_and_grad
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "SummaryRow",
     "Trace",
     "TraceRow",
+    "Finding",
+    "NonFinite",
     "check_gradients",
     "check_layer",
     "summary",

@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from handgrad.layers.container import Container, entry
-from handgrad.layers.layer import Array, Inference, Layer, Params, Residuals, Shape, State
+from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
 
 
 @dataclass(frozen=True, repr=False)
-class Wrapped(Layer):
-    """A layer in another's place, which does all that the other does; subclasses look on in forward and backward."""
+class Around(Layer):
+    """A layer in another's place, under its name, which does all that the other does; subclasses change one thing."""
 
     layer: Layer
-    path: str
+
+    @property
+    def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # the wrapped layer's, per instance
+        """The kind of the wrapped layer, so that its name in a container stays."""
+        return self.layer.kind
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
         """The params and state of the wrapped layer."""
@@ -41,6 +45,13 @@ class Wrapped(Layer):
         return self.layer.backward(params, residuals, dy)
 
 
+@dataclass(frozen=True, repr=False)
+class Wrapped(Around):
+    """A layer around another that knows where in the net it is; subclasses look on in forward and backward."""
+
+    path: str
+
+
 def is_open(layer: Layer) -> bool:
     """Whether a layer is a container that hands dy down to its children itself.
 
@@ -57,8 +68,8 @@ def is_by_hand(layer: Layer) -> bool:
 
 def innermost(layer: Layer) -> Layer:
     """The layer within those that wrap it to swap a rule or to look on."""
-    while isinstance(inner := getattr(layer, "layer", None), Layer) and not isinstance(layer, Inference):
-        layer = inner
+    while isinstance(layer, Around):
+        layer = layer.layer
     return layer
 
 

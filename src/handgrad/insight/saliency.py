@@ -5,6 +5,7 @@ own, so a net with swapped rules (`hg.rules.guided_backprop(net)`) gives the map
 """
 
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from handgrad.insight.leaves import leaf_layers
 from handgrad.insight.tap import Passes, open_passes
 from handgrad.layers.container import inference
 from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
+from handgrad.ops.precision import wide
 
 
 def saliency(net: Layer, params: Params, x: Any, target: Any = None, state: State = ()) -> Array:
@@ -26,7 +28,8 @@ def saliency(net: Layer, params: Params, x: Any, target: Any = None, state: Stat
         net: a layer with logits (N, K).
         params: its parameters.
         x: inputs (N, ...), floating point.
-        target: the classes, an int or ints (N,); None for what the net predicts.
+        target: the classes, an int or ints (N,); None for what the net predicts. One that is no class is an error, and
+            NaN where its value is not known, under jit.
         state: its state.
 
     Returns:
@@ -68,8 +71,8 @@ def integrated_gradients(
         An array like x.
 
     Raises:
-        TypeError: as `saliency`.
-        ValueError: as `saliency`, or steps below 1.
+        TypeError: as `saliency`, or steps that are no int.
+        ValueError: as `saliency`, or steps below 1, or a baseline that does not broadcast.
 
     Source: Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, 2017.
 
@@ -81,9 +84,14 @@ def integrated_gradients(
         [[2.0, 3.0]]
     """
     net, x, target = _checked("integrated_gradients", net, params, x, target, state)
-    if steps < 1:
-        raise ValueError(f"integrated_gradients: steps must be at least 1, got {steps}")
-    start = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    _check_count("integrated_gradients", "steps", steps)
+    try:
+        start = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    except ValueError:
+        shape = jnp.shape(baseline)
+        raise ValueError(
+            f"integrated_gradients: baseline must be a number or broadcast to x {x.shape}, got {shape}"
+        ) from None
     return _integrated(net, params, x, start, target, state, steps)
 
 
@@ -114,8 +122,8 @@ def smooth_grad(
         An array like x.
 
     Raises:
-        TypeError: as `saliency`.
-        ValueError: as `saliency`, or samples below 1 or noise below 0.
+        TypeError: as `saliency`, or samples that are no int.
+        ValueError: as `saliency`, or samples below 1, noise below 0, or no key.
 
     Source: Smilkov, Thorat, Kim, Viégas and Wattenberg, SmoothGrad, 2017.
 
@@ -127,8 +135,11 @@ def smooth_grad(
         [[2.0, 4.0]]
     """
     net, x, target = _checked("smooth_grad", net, params, x, target, state)
-    if samples < 1 or noise < 0:
-        raise ValueError(f"smooth_grad: samples must be at least 1 and noise at least 0, got {samples} and {noise}")
+    _check_count("smooth_grad", "samples", samples)
+    if not isinstance(noise, Tracer) and not noise >= 0:
+        raise ValueError(f"smooth_grad: noise must be at least 0, got {noise}")
+    if key is None:
+        raise ValueError("smooth_grad: the noise needs a key; pass key=jax.random.key(...)")
     return _smooth(net, params, x, target, state, key, noise, samples)
 
 
@@ -221,6 +232,13 @@ def _checked(tool: str, net: Layer, params: Params, x: Any, target: Any, state: 
     return net, x, jnp.broadcast_to(target, x.shape[:1])
 
 
+def _check_count(tool: str, argument: str, count: Any) -> None:
+    if not isinstance(count, Integral):
+        raise TypeError(f"{tool}: {argument} must be an int, got {count!r}")
+    if count < 1:
+        raise ValueError(f"{tool}: {argument} must be at least 1, got {count}")
+
+
 @partial(jit, static_argnums=0)
 def _apply(net: Layer, params: Params, x: Array, state: State) -> Array:
     return net.apply(params, x, state)
@@ -237,6 +255,8 @@ def _passes(net: Layer, params: Params, x: Array, target: Array, state: State) -
 
     def of_class(logits: Array) -> tuple[Array, Array]:
         dlogits = jax.nn.one_hot(target, logits.shape[1], dtype=logits.dtype)
+        known = (target >= 0) & (target < logits.shape[1])  # under jit no error can be raised: NaN tells
+        dlogits = jnp.where(known[:, None], dlogits, jnp.nan)
         return jnp.sum(logits * dlogits), dlogits
 
     return open_passes(net, params, x, state, None, of_class)
@@ -249,11 +269,14 @@ def _gradient(net: Layer, params: Params, x: Array, target: Array, state: State)
 
 @partial(jit, static_argnums=(0, 6))
 def _integrated(net: Layer, params: Params, x: Array, start: Array, target: Array, state: State, steps: int) -> Array:
-    def at(total: Array, a: Array) -> tuple[Array, None]:
-        return total + _passes(net, params, start + a * (x - start), target, state).dx, None
+    way = wide(x) - wide(start)
 
-    shares = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
-    return (x - start) * lax.scan(at, jnp.zeros_like(x), shares)[0] / steps
+    def at(total: Array, a: Array) -> tuple[Array, None]:
+        point = (wide(start) + a * way).astype(x.dtype)
+        return total + wide(_passes(net, params, point, target, state).dx), None
+
+    shares = (jnp.arange(steps, dtype=way.dtype) + 0.5) / steps
+    return (way * lax.scan(at, jnp.zeros_like(way), shares)[0] / steps).astype(x.dtype)
 
 
 @partial(jit, static_argnums=(0, 7))
@@ -265,9 +288,10 @@ def _smooth(
 
     def at(total: Array, k: Array) -> tuple[Array, None]:
         nearby = x + jnp.broadcast_to(spread, x.shape) * jax.random.normal(k, x.shape, x.dtype)
-        return total + _passes(net, params, nearby, target, state).dx, None
+        return total + wide(_passes(net, params, nearby, target, state).dx), None
 
-    return lax.scan(at, jnp.zeros_like(x), jax.random.split(key, samples))[0] / samples
+    total, _ = lax.scan(at, jnp.zeros_like(wide(x)), jax.random.split(key, samples))
+    return (total / samples).astype(x.dtype)
 
 
 @partial(jit, static_argnums=(0, 5))

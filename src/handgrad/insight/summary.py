@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from handgrad.insight.leaves import Wrapped, wrap_leaves
+from handgrad.insight.leaves import Wrapped, innermost, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.layers.affine import Conv, ConvTranspose, Dense
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
+
+SIDES = "<<<>>>"  # where each column's text is set
 
 
 class SummaryRow(NamedTuple):
@@ -65,10 +67,18 @@ class Summary:
 
     def __str__(self) -> str:
         """The table, with the totals in its last line."""
+        return "\n".join(table(self._cells(), SIDES))
+
+    def record(self) -> dict[str, Any]:
+        """What the table says, as JSON holds it: the `cells`, and their `sides`."""
+        return {"cells": [list(row) for row in self._cells()], "sides": SIDES}
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table's texts, a header first, the totals last."""
         header = ("layer", "kind", "output", "parameters", "multiply-adds", "kept bytes")
         body = [(row.name, row.kind, "x".join(map(str, row.out_shape)), *_counts(row[3:])) for row in self.rows]
         total = ("total", "", f"batch of {self.batch}", *_counts((self.parameters, self.multiply_adds, self.bytes)))
-        return "\n".join(table([header, *body, total], "<<<>>>"))
+        return [header, *body, total]
 
 
 def summary(net: Layer, in_shape: Shape, batch: int = 1) -> Summary:
@@ -132,13 +142,14 @@ class Meter(Wrapped):
         """The layer's forward, counted."""
         y, new_state, residuals = self.layer.forward(params, x, state, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        counts = parameters, _multiply_adds(self.layer, params, x, y), _bytes(residuals)
-        self.rows.append(SummaryRow(self.path, type(self.layer).__name__, y.shape[1:], *counts))
+        layer = innermost(self)
+        counts = parameters, multiply_adds(layer, params, x, y), _bytes(residuals)
+        self.rows.append(SummaryRow(self.path, type(layer).__name__, y.shape[1:], *counts))
         return y, new_state, residuals
 
 
-def _multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
-    """Outputs times the products in each: kernels are (..., inputs of one output, features).
+def multiply_adds(layer: Layer, params: Any, x: Array, y: Array) -> int:
+    """Of a layer's forward: outputs times the products in each, for kernels are (..., inputs of one output, features).
 
     A transposed convolution is counted from its input: each number goes to kernel_size places of features / groups.
     """

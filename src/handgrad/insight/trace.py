@@ -2,14 +2,14 @@
 
     h_l = f_l(h_{l-1}; W_l)          δ_{l-1} = J_lᵀ δ_l          dL/dW_l = (∂f_l/∂W_l)ᵀ δ_l
 
-A net that learns has |h|, |δ| and |dW|/|W| of about one size in all layers. |·| is the root mean square, so that layers
-of different sizes compare.
+In a net that learns |h|, |δ| and |dW|/|W| are of about one size in all layers. |·| is the root mean square, so that
+layers of different sizes compare. Gains of the gradient compare lengths, the roots of sums of squares: a pool that
+spreads δ over four places neither adds to it nor takes from it.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,171 +17,148 @@ import numpy as np
 
 from handgrad import mesh
 from handgrad.gradient import Objective
-from handgrad.insight.leaves import innermost, is_by_hand, leaf_layers
-from handgrad.insight.report import table
-from handgrad.insight.tap import Seen, opened
+from handgrad.insight.leaves import innermost, is_by_hand, leaf_layers, path_text
+from handgrad.insight.report import shortened, table
+from handgrad.insight.tap import Opened, Seen, opened
+from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow, findings_of
 from handgrad.layers.activation import Relu, Relu6
 from handgrad.layers.layer import Array, Layer, Params, State
 
-GAIN = 30.0  # a layer that makes what passes through it so many times larger or smaller is named
-DEAD = 0.5  # so is one of whose units this share is dead
 NONE = -1  # the index where nothing is wrong
+MEASURED = ("h", "delta", "dw", "w", "dead", "zero", "forward_gain", "backward_gain", "arrived")
 
-
-class TraceRow(NamedTuple):
-    """One leaf layer. Sizes are root mean squares over batch and units; NaN where there is nothing to measure.
-
-    Attributes:
-        name: where it lies, `residual1/body/conv1`.
-        kind: its class.
-        backward: "by hand", or "jax.vjp" where the layer has no backward of its own.
-        shape: of its output, without the batch axis.
-        h: of its output.
-        delta: of the loss's gradient in its output.
-        dw: of the loss's gradient in its parameters, all of them together.
-        w: of its parameters.
-        ratio: dw / w; a step of learning rate r moves the weights by about r times that.
-        dead: for ReLU and ReLU6 the share of units that are 0 for every example of the batch.
-        zero: the share of delta's numbers that are exactly 0.
-        forward_gain: of its output over its input.
-        backward_gain: of the gradient it hands on over the one it got.
-    """
-
-    name: str
-    kind: str
-    backward: str
-    shape: tuple[int, ...]
-    h: float
-    delta: float
-    dw: float
-    w: float
-    ratio: float
-    dead: float
-    zero: float
-    forward_gain: float
-    backward_gain: float
-
-
-class NonFinite(NamedTuple):
-    """Where a NaN or an infinity came first, in the order of the computation: forward, loss, then backward.
-
-    Attributes:
-        layer: its path, or "loss".
-        direction: "forward", "backward", or "dparams" for the gradient in the layer's parameters.
-        place: the index in the layer's output, or in the gradient in its input; () for the loss and for parameters.
-    """
-
-    layer: str
-    direction: str
-    place: tuple[int, ...]
-
-
-class Facts(NamedTuple):
-    """What is known of a layer before anything is computed; shapes with the batch axis."""
-
-    name: str
-    kind: str
-    backward: str
-    shape: tuple[int, ...]
-    in_shape: tuple[int, ...]
+Facts = tuple[str, str, str, tuple[int, ...]]  # name, kind, backward, shape of a row; known before any compute
+Site = tuple[str, str, str, tuple[int, ...]]  # layer, direction, array and its shape: where numbers may be not finite
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """What `trace` gives: arrays by layer, so that it comes out of jit; `rows`, `findings` and `str` read them.
 
     Attributes:
         loss: of the objective.
-        numbers: by column (layers,).
-        places: by direction (layers,), the flat index of the first number that is not finite, or -1.
+        numbers: the measured columns of the rows by name, each (layers,).
+        bad: for each site the flat index of its first number that is not finite, or -1; ints (sites,).
         facts: of each layer, in order; static.
+        sites: the arrays that were looked through, in the order of the computation; static.
+        batch: how many examples; static.
     """
 
     loss: Array
     numbers: dict[str, Array]
-    places: dict[str, Array]
+    bad: Array
     facts: tuple[Facts, ...] = field(metadata={"static": True})
+    sites: tuple[Site, ...] = field(metadata={"static": True})
+    batch: int = field(metadata={"static": True})
 
     @property
     def rows(self) -> tuple[TraceRow, ...]:
         """A row for each leaf layer, in order."""
+        self._check_is_one()
         numbers = {name: np.asarray(values, np.float64) for name, values in self.numbers.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
             numbers["ratio"] = numbers["dw"] / numbers["w"]
-        columns = TraceRow._fields[4:]
         return tuple(
-            TraceRow(about.name, about.kind, about.backward, about.shape[1:], *(float(numbers[c][i]) for c in columns))
-            for i, about in enumerate(self.facts)
+            TraceRow(*facts, **{name: float(values[i]) for name, values in numbers.items()})
+            for i, facts in enumerate(self.facts)
         )
 
     @property
     def first_nonfinite(self) -> NonFinite | None:
         """Where the first NaN or infinity came up, or None."""
-        places = {name: np.asarray(values) for name, values in self.places.items()}
-        for i, about in enumerate(self.facts):
-            if places["forward"][i] != NONE:
-                return NonFinite(about.name, "forward", _index(places["forward"][i], about.shape))
-        if not np.isfinite(self.loss) or places["loss"][0] != NONE:
-            return NonFinite("loss", "forward" if not np.isfinite(self.loss) else "backward", ())
-        for i, about in reversed(list(enumerate(self.facts))):
-            if places["backward"][i] != NONE:
-                return NonFinite(about.name, "backward", _index(places["backward"][i], about.in_shape))
-            if places["dparams"][i] != NONE:
-                return NonFinite(about.name, "dparams", ())
-        return None
+        self._check_is_one()
+        found = np.flatnonzero(np.asarray(self.bad) != NONE)
+        if len(found) == 0:
+            return None
+        layer, direction, array, shape = self.sites[found[0]]
+        place = np.unravel_index(int(self.bad[found[0]]), shape)
+        return NonFinite(layer, direction, array, tuple(int(i) for i in place))
 
     @property
-    def findings(self) -> tuple[str, ...]:
-        """What is wrong, in words, the gravest first; empty where all is well."""
-        first = self.first_nonfinite
-        found = [] if first is None else [_nonfinite_text(first)]
-        dead = sorted((row for row in self.rows if row.dead >= DEAD), key=lambda row: -row.dead)
-        found += [f"{row.name}: {100 * row.dead:.0f} % of its units are dead" for row in dead]
-        for row in self.rows:
-            for what, gain in (("output", row.forward_gain), ("gradient", row.backward_gain)):
-                if gain >= GAIN and math.isfinite(gain):
-                    found.append(f"{row.name} makes the {what} explode, {gain:.3g} times")
-                elif gain <= 1 / GAIN:
-                    found.append(f"{row.name} makes the {what} vanish, to {gain:.3g} of it")
-        return tuple(found)
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong, the gravest first; empty where all is well."""
+        return findings_of(self.rows, self.first_nonfinite)
 
     def record(self) -> dict[str, Any]:
-        """The rows and findings as JSON can hold them; what is not finite is None."""
-        columns = {name: [_in_json(getattr(row, name)) for row in self.rows] for name in TraceRow._fields}
-        return {"loss": _in_json(float(self.loss)), "findings": list(self.findings)} | columns
+        """The rows by column, and what was found, as JSON can hold them; a number that is not finite is None."""
+        rows, first = self.rows, self.first_nonfinite
+        columns = {name: [_in_json(getattr(row, name)) for row in rows] for name in TraceRow._fields}
+        return {
+            "loss": _in_json(float(self.loss)),
+            "batch": self.batch,
+            "first_nonfinite": None if first is None else [*first[:3], list(first.place)],
+            "findings": [list(finding) for finding in self.findings],
+        } | columns
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Trace":
+        """The trace that gave a record, such as one of `history["trace"]` or of a metrics file, in NumPy.
+
+        Args:
+            record: from `record`, or its copy in JSON.
+
+        Raises:
+            ValueError: something else.
+        """
+        wanted = ("loss", "batch", "first_nonfinite", *TraceRow._fields)
+        if not isinstance(record, Mapping) or not all(name in record for name in wanted):
+            raise ValueError(f"Trace.from_record: wants a record with {', '.join(wanted)}, got {record!r:.80}")
+        numbers = {name: np.array(record[name], np.float64) for name in MEASURED}
+        shapes = [tuple(shape) for shape in record["shape"]]
+        facts = tuple(zip(record["name"], record["kind"], record["backward"], shapes, strict=True))
+        first, sites, bad = record["first_nonfinite"], (), np.zeros(0, int)
+        if first is not None:  # of an array that is just large enough to have the index
+            *where, index = first
+            shape = tuple(i + 1 for i in index)
+            sites, bad = ((*where, shape),), np.array([np.ravel_multi_index(index, shape) if index else 0])
+        loss: Any = np.array(record["loss"], np.float64)
+        return cls(loss, numbers, bad, facts, sites, record["batch"])  # pyright: ignore[reportArgumentType]
 
     def __str__(self) -> str:
         """The table, and below it what is wrong."""
-        header = ("layer", "kind", "backward", "output", "|h|", "|delta|", "|dW|", "|dW|/|W|", "dead", "zero delta")
+        header = ("layer", "kind", "backward", "output", "|h|", "|delta|", "|W|", "|dW|", "|dW|/|W|", "dead", "zero δ")
         body = [
             (
-                *(row.name, row.kind, row.backward, "x".join(map(str, row.shape))),
-                *map(_size, (row.h, row.delta, row.dw, row.ratio)),
+                *(shortened(row.name), row.kind, row.backward, "x".join(map(str, row.shape))),
+                *map(_size, (row.h, row.delta, row.w, row.dw, row.ratio)),
                 *map(_percent, (row.dead, row.zero)),
             )
             for row in self.rows
         ]
-        return "\n".join([f"loss {float(self.loss):.6g}", *table([header, *body], "<<<<>>>>>>"), *self.findings])
+        lines = [f"loss {float(self.loss):.6g} on a batch of {self.batch}", *table([header, *body], "<<<<>>>>>>>")]
+        return "\n".join([*lines, *map(str, self.findings or ["nothing breaks, dies, explodes or vanishes"])])
+
+    def _check_is_one(self) -> None:
+        if np.ndim(self.loss):
+            raise ValueError(
+                "Trace: these are several, as vmap gives them; take one by jax.tree.map(lambda a: a[0], traces)"
+            )
 
 
 def trace(objective: Objective) -> Callable[..., Trace]:
     """Look at every step of the chain rule on one batch.
 
-    The passes are those of `hg.value_and_grad`; nothing is computed twice. A layer is named in the findings if it makes
-    what passes through it 30 times larger or smaller, forward or backward, or if half of its units are dead: 0 for all
-    examples, so that no gradient passes and they cannot come back by themselves. The exploding or vanishing layer is
-    the one whose gain is out of range, not those before and after it that only pass it on.
+    The passes are those of `hg.value_and_grad`; nothing is computed twice. What is found:
+
+    - breaks: the first NaN or infinity, in the order of the computation: of each layer input, parameters and output,
+      the loss, then from the loss down of each layer δ, the gradient in its input and those in its parameters.
+    - dies: of a ReLU or ReLU6 (or a subclass) half of the units or more are 0 for all examples. A unit is one number of
+      an example's output, a place and a channel. No gradient passes it, so it can't come back by itself.
+    - explodes, vanishes: a layer alone makes what passes through it 30 times larger or smaller: |h| forward, the length
+      of the gradient backward. Layers before and after it, that only pass it on, are not named. Where none does, but
+      all together make it 1000 times larger or smaller, the one that does most is.
 
     Args:
         objective: what is trained.
 
     Returns:
-        A function of (params, x, y, state=(), key=None) that gives a `Trace`; it may be jitted. |dW| is without the
-        objective's penalty.
+        A function of (params, x, y, state=(), key=None) that gives a `Trace`; it may be jitted and vmapped. |dW| is
+        without the objective's penalty.
 
     Raises:
         TypeError: something that is no Objective.
+        ValueError: an empty batch.
 
     Example:
         >>> import handgrad as hg
@@ -189,34 +166,21 @@ def trace(objective: Objective) -> Callable[..., Trace]:
         >>> params, state = net.init(jax.random.key(0), (5,), jnp.float64)
         >>> x, y = jax.random.normal(jax.random.key(1), (6, 5), jnp.float64), jnp.array([0, 1, 2, 0, 1, 2])
         >>> params["dense1"]["bias"] -= 1e3  # far below 0, whatever x
-        >>> trace(hg.Objective(net, hg.SoftmaxCrossEntropy()))(params, x, y, state).findings[0]
-        'relu1: 100 % of its units are dead'
+        >>> look = jax.jit(trace(hg.Objective(net, hg.SoftmaxCrossEntropy())))
+        >>> print(look(params, x, y, state).findings[0])
+        relu1 dies: 100 % of its units are dead
     """
     if not isinstance(objective, Objective):
         raise TypeError(f"trace: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
-    layers = dict(leaf_layers(objective.net))
+    layers = leaf_layers(objective.net)
 
     def traced(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Trace:
-        found = opened(objective)(params, jnp.asarray(x), y, state, key)
-        seen = [(layer, found.layers[name]) for name, layer in layers.items()]
-        facts = tuple(
-            Facts(
-                name,
-                type(innermost(layer)).__name__,
-                "by hand" if is_by_hand(layer) else "jax.vjp",
-                s.y.shape,
-                s.x.shape,
-            )
-            for name, (layer, s) in zip(layers, seen, strict=True)
-        )
-        numbers, places = zip(*(_measured(layer, s) for layer, s in seen), strict=True)
-        columns = {name: jnp.stack([row[name] for row in numbers]) for name in numbers[0]}
-        where = {name: jnp.stack([row[name] for row in places]) for name in places[0]}
-        where["loss"] = _first_bad(seen[-1][1].dy)[None]
-        return Trace(found.loss, columns, where, facts)
+        return _trace_of(layers, opened(objective)(params, x, y, state, key))
 
     def anywhere(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Trace:
-        explicit = mesh.explicit_mesh((params, x, y, state, key))
+        x, explicit = jnp.asarray(x), mesh.explicit_mesh((params, x, y, state, key))
+        if x.ndim == 0 or x.shape[0] == 0:
+            raise ValueError(f"trace: x must hold at least one example, (N, ...), got shape {x.shape}")
         if explicit is None:
             return traced(params, x, y, state, key)
         return mesh.on_mesh(traced, explicit, mesh.replicated(explicit))(params, x, y, state, key)
@@ -224,72 +188,92 @@ def trace(objective: Objective) -> Callable[..., Trace]:
     return anywhere
 
 
-def _measured(layer: Layer, seen: Seen) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The numbers and the places of one layer."""
-    h, delta, nan = _rms(seen.y), _rms(seen.dy), jnp.full((), jnp.nan)
+def _trace_of(layers: list[tuple[str, Layer]], found: Opened) -> Trace:
+    seen = {name: found.layers[name] for name, _ in layers}
+    logits = _length(found.layers[layers[-1][0]].dy)
+    measured = [_measured(layer, seen[name], logits) for name, layer in layers]
+    facts = tuple(
+        (name, type(innermost(layer)).__name__, "by hand" if is_by_hand(layer) else "jax.vjp", seen[name].y.shape[1:])
+        for name, layer in layers
+    )
+    arrays = _in_order(found.loss, seen)
+    sites = tuple((*where, array.shape) for where, array in arrays.items())
+    bad = jnp.stack([_first_bad(array) for array in arrays.values()])
+    numbers = {name: jnp.stack([row[name] for row in measured]) for name in MEASURED}
+    return Trace(found.loss, numbers, bad, facts, sites, found.layers[layers[0][0]].x.shape[0])
+
+
+def _measured(layer: Layer, seen: Seen, logits: Array) -> dict[str, Array]:
+    """The numbers of one layer; `logits` is the length of the loss's gradient in the net's output."""
+    h, dy, nan = _rms(seen.y), _length(seen.dy), jnp.full((), jnp.nan)
     is_relu = isinstance(innermost(layer), Relu | Relu6)
     numbers = {
         "h": h,
-        "delta": delta,
+        "delta": _rms(seen.dy),
         "dw": _rms(seen.dparams),
         "w": _rms(seen.params),
         "dead": jnp.mean(jnp.all(seen.y == 0, axis=0)) if is_relu else nan,
         "zero": jnp.mean(seen.dy == 0),
         "forward_gain": h / _rms(seen.x),
-        "backward_gain": _rms(seen.dx) / delta,
+        "backward_gain": _length(seen.dx) / dy,
+        "arrived": dy / logits,
     }
-    bad = {"forward": seen.y, "backward": seen.dx, "dparams": seen.dparams}
-    as_numbers = {name: number.astype(jnp.result_type(float)) for name, number in numbers.items()}
-    return as_numbers, {name: _first_bad(tree) for name, tree in bad.items()}
+    return {name: number.astype(jnp.result_type(float)) for name, number in numbers.items()}
+
+
+def _in_order(loss: Array, layers: Mapping[str, Seen]) -> dict[tuple[str, str, str], Array]:
+    """All arrays of both passes by (layer, direction, name), in the order in which they are computed."""
+    found: dict[tuple[str, str, str], Any] = {}
+    for layer, seen in layers.items():
+        found |= {(layer, "forward", name): leaf for name, leaf in _named(x=seen.x, params=seen.params, y=seen.y)}
+    last = list(layers)[-1]
+    found |= {("loss", "forward", "value"): loss, ("loss", "backward", "dlogits"): layers[last].dy}
+    for layer, seen in reversed(list(layers.items())):
+        arrays = _named(dy=seen.dy, dx=seen.dx, dparams=seen.dparams)
+        found |= {(layer, "backward", name): leaf for name, leaf in arrays}
+    return found
+
+
+def _named(**trees: Any) -> list[tuple[str, Array]]:
+    """The floating point arrays of some trees, `y`, `params/kernel`."""
+    leaves = [(name, path, leaf) for name, tree in trees.items() for path, leaf in jax.tree.leaves_with_path(tree)]
+    return [(f"{n}/{path_text(path)}" if path else n, leaf) for n, path, leaf in leaves if _is_float(leaf)]
 
 
 def _rms(tree: Any) -> Array:
-    """The root mean square over all numbers of a tree, in float32 at least; NaN where there are none."""
-    leaves = _floats(tree)
-    count = sum(leaf.size for leaf in leaves)
-    if count == 0:
-        return jnp.full((), jnp.nan)
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.result_type(float)))) for leaf in leaves) / count)
+    """The root mean square over all numbers of a tree, in the default float; NaN where there are none."""
+    return _length(tree) / np.sqrt(max(sum(leaf.size for leaf in jax.tree.leaves(tree) if _is_float(leaf)), 1))
 
 
-def _first_bad(tree: Any) -> Array:
-    """The flat index of the first NaN or infinity among the numbers of a tree, or -1."""
-    leaves = _floats(tree)
+def _length(tree: Any) -> Array:
+    """The root of the sum of squares; squares of numbers scaled to 1, so that none over- or underflows."""
+    leaves = [leaf.astype(jnp.result_type(float)) for leaf in jax.tree.leaves(tree) if _is_float(leaf)]
     if not leaves:
-        return jnp.full((), NONE)
-    bad = jnp.concatenate([~jnp.isfinite(leaf).ravel() for leaf in leaves])
-    return jnp.where(bad.any(), jnp.argmax(bad), NONE)
+        return jnp.full((), jnp.nan)
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return scale * jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(jnp.square(leaf / scale)) for leaf in leaves])))
 
 
-def _floats(tree: Any) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+def _first_bad(array: Array) -> Array:
+    """The flat index of the first NaN or infinity, or -1."""
+    bad = ~jnp.isfinite(array).ravel()
+    return jnp.where(bad.any(), jnp.argmax(bad).astype(jnp.int32), NONE)
 
 
-def _index(flat: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(int(flat), shape))
-
-
-def _nonfinite_text(first: NonFinite) -> str:
-    if first.layer == "loss":
-        return (
-            "the loss is the first that is not finite"
-            if first.direction == "forward"
-            else ("the loss's gradient is the first that is not finite")
-        )
-    what = {"forward": "output", "backward": "gradient in its input", "dparams": "gradient in its parameters"}
-    place = f" at {first.place}" if first.place else ""
-    return f"{first.layer} is the first that is not finite: its {what[first.direction]}{place}"
+def _is_float(leaf: Any) -> bool:
+    return leaf.size > 0 and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _in_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _size(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2e}"
+    return "-" if np.isnan(value) else f"{value:.1e}"
 
 
 def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.0f} %"
+    return "-" if np.isnan(share) else f"{100 * share:.0f} %"

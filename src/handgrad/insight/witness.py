@@ -36,7 +36,7 @@ class Witness(Wrapped):
     def backward(self, params: Params, residuals: Residuals, dy: Array) -> tuple[Array, Any]:
         """The automatic dx and dparams, beside the layer's own."""
         own = self.layer.backward(params, residuals["own"], dy)
-        automatic = super(Wrapped, self).backward(params, residuals, dy)
+        automatic = Layer.backward(self, params, residuals, dy)
         self.seen[f"{self.path} ({type(self.layer).__name__})"] = _distance(own, automatic)
         return automatic
 

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,15 +20,16 @@ from tqdm import tqdm
 
 from handgrad.compile import jit
 from handgrad.data import batches
+from handgrad.gradient import Objective
 from handgrad.insight.trace import Trace, trace
 from handgrad.training.evaluate import evaluate
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
+from handgrad.training.log import Log
 from handgrad.training.run_folder import History, Line, RunFolder
-from handgrad.training.step import Metrics, TrainState, copied
+from handgrad.training.run_record import note_run, training_facts
+from handgrad.training.step import TrainState, copied
 
-AHEAD = 16  # steps that the host may be ahead of the device
-SHOWN = ("loss", "accuracy", "validation_accuracy")
 AUGMENT_STREAM = 2**31  # sets the keys of augmentation apart from keys that users make of the same seed
 
 
@@ -63,22 +63,24 @@ def fit(
         seed: of the order of the examples, which is a function of (seed, epoch), and of augmentation.
         validation: (x, y) to evaluate on after each epoch.
         augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`; jit your own if it is in JAX.
-        run_dir: folder for metrics.jsonl (a line of JSON for each step and epoch) and checkpoints/step_XXXXXXXX.npz
-            (one an epoch, the newest three are kept).
+        run_dir: folder for metrics.jsonl (a line of JSON for each step, epoch and trace), checkpoints/step_XXXXXXXX.npz
+            (one an epoch, the newest three are kept) and run.json, what was run: all that `hg.report` makes a page of.
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
         progress: whether to draw a bar with loss, accuracy and images per second.
-        trace_every: look inside at the first step and each N-th after it, before it is taken: `hg.trace` of its batch.
+        trace_every: look inside the first step and each N-th after it: `hg.trace` of its batch and masks, before it is
+            taken. It costs about three gradients; the device does not wait for it.
 
     Returns:
         The trained state, and the history, lists by name: step, loss, accuracy, grad_norm with one entry a step; epoch,
         epoch_end (its last step), train_loss, train_accuracy, seconds, images_per_second and, with validation,
         validation_loss and validation_accuracy with one entry an epoch. The first epoch's time includes compilation.
-        With trace_every also trace_step and trace, the records of what was traced, for `hg.viz.trace`.
+        With trace_every also trace_step and trace, what was found in that step, for `hg.viz.trace`; `Trace.from_record`
+        makes a table of one.
 
     Raises:
         ValueError: shapes that do not fit, a label out of range (the first one is named), no examples, batch_size
             above n, a run_dir with a run in it and resume=False, a run to resume that is of other data or settings.
-        TypeError: x that is not floating point, or a step without an objective together with validation.
+        TypeError: x that is not floating point, or a step without an objective together with validation or trace_every.
 
     Example:
         >>> from handgrad.gradient import Objective
@@ -96,7 +98,9 @@ def fit(
     """
     x, y = _checked("fit", train_state, step, x, y, batch_size)
     _check_count("epochs", epochs)
-    traced = None if trace_every is None else _tracer(step, trace_every)
+    if trace_every is not None:
+        _check_count("trace_every", trace_every)
+        _check_objective("trace_every", step)
     if validation is not None:
         validation = _checked_validation(train_state, step, validation)
     if resume and run_dir is None:
@@ -111,9 +115,13 @@ def fit(
         train_state, first, history = folder.resume(train_state)
     elif folder is not None:
         folder.start()
-    train_state, per_epoch = copied(train_state), len(x) // batch_size
+    if run_dir is not None:
+        held_out = 0 if validation is None else len(validation[0])
+        settings = {"batch_size": batch_size, "epochs": epochs, "seed": seed, "trace_every": trace_every}
+        note_run(run_dir, **training_facts(step, train_state.params, x, validation=held_out, **settings))
+    train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, _tracer(step)
     with stop_signals(active=folder is not None) as stop, _bar(per_epoch * batch_size * epochs, progress) as bar:
-        log = _Log(history, first, folder, bar, batch_size)
+        log = Log(history, first, folder, bar, batch_size)
         try:
             for epoch in range(len(history.get("epoch", ())), epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
@@ -125,7 +133,7 @@ def fit(
                         break
                     if augment is not None:
                         batch = augment(_augment_key(seed, i), *batch)
-                    if traced is not None and trace_every is not None and i % trace_every == 0:
+                    if trace_every is not None and i % trace_every == 0:
                         log.add_trace(traced(train_state, *batch))
                     train_state, metrics = step(train_state, *batch)
                     log.add(metrics)
@@ -149,86 +157,22 @@ def fit(
     return train_state, history
 
 
-class _Log:
-    """History, metrics file and progress bar; takes metrics as they are dispatched, reads them once they are there."""
-
-    def __init__(self, history: History, first: int, folder: RunFolder | None, bar: tqdm, batch_size: int) -> None:
-        self._history, self._first, self._folder, self._bar, self._batch_size = history, first, folder, bar, batch_size
-        self._pending: deque[tuple[int, Metrics | Trace]] = deque()
-        self.done = len(history.get("step", ()))
-        bar.update(self.done * batch_size)
-
-    def add(self, metrics: Metrics) -> None:
-        """Take the metrics of a step, and read those of earlier steps that are ready or long under way."""
-        self.done += 1
-        self._pending.append((self.done, metrics))
-        self._bar.update(self._batch_size)
-        while self._pending and (len(self._pending) > AHEAD or _is_ready(self._pending[0][1])):
-            self._read_one()
-
-    def add_trace(self, trace: Trace) -> None:
-        """Take the trace of the step that comes next."""
-        self._pending.append((self.done + 1, trace))
-
-    def read_all(self) -> None:
-        """Wait for the metrics of all steps."""
-        while self._pending:
-            self._read_one()
-
-    def add_line(self, line: Line) -> None:
-        """Put numbers into history and metrics file."""
-        for name, value in line.items():
-            self._history.setdefault(name, []).append(value)
-        if self._folder is not None:
-            self._folder.log(line)
-        shown = {name: f"{line[name]:.3g}" for name in SHOWN if name in line}
-        if self._bar.disable is False:
-            self._bar.set_postfix(shown, refresh=False)
-
-    def epoch_line(self, epoch: int, per_epoch: int, seconds: float, images: int) -> Line:
-        """What there is to say of an epoch: means over its steps, and speed."""
-        steps = slice(epoch * per_epoch, (epoch + 1) * per_epoch)
-        return {
-            "epoch": epoch + 1,
-            "epoch_end": self._first + steps.stop,
-            "train_loss": float(np.mean(self._history["loss"][steps])),
-            "train_accuracy": float(np.mean(self._history["accuracy"][steps])),
-            "seconds": seconds,
-            "images_per_second": images / seconds,
-        }
-
-    def _read_one(self) -> None:
-        done, found = self._pending.popleft()
-        step = self._first + done
-        if isinstance(found, Trace):
-            self.add_line({"trace_step": step, "trace": found.record()})
-        else:
-            self.add_line({"step": step} | {name: float(np.asarray(value)) for name, value in found._asdict().items()})
-
-
-def _is_ready(found: Metrics | Trace) -> bool:
-    ready = getattr(found.loss, "is_ready", None)
-    return ready is None or ready()
-
-
-def _tracer(step: Any, trace_every: Any) -> Callable:
-    """(train_state, x, y) -> the Trace of the step's gradient there."""
-    _check_count("trace_every", trace_every)
-    if getattr(step, "objective", None) is None:
-        raise TypeError("fit: trace_every needs a step with an objective; take one from make_train_step")
+def _tracer(step: Any) -> Callable:
+    """(train_state, x, y) -> the Trace of the gradient that the step is about to take."""
     place_state, place_batch = (getattr(step, name, None) for name in ("place_state", "place_batch"))
 
-    @jit
     def traced(train_state: TrainState, x: Any, y: Any) -> Trace:
-        key = jax.random.fold_in(train_state.key, train_state.step)
-        return trace(step.objective)(train_state.params, x, y, train_state.state, key)
-
-    def anywhere(train_state: TrainState, x: Any, y: Any) -> Trace:
         if place_state is not None and place_batch is not None:
             train_state, (x, y) = place_state(train_state), place_batch(x, y)
-        return traced(train_state, x, y)
+        return _traced(step.objective, train_state, x, y)
 
-    return anywhere
+    return traced
+
+
+@functools.partial(jit, static_argnums=0)
+def _traced(objective: Objective, train_state: TrainState, x: Any, y: Any) -> Trace:
+    key = jax.random.fold_in(train_state.key, train_state.step)
+    return trace(objective)(train_state.params, x, y, train_state.state, key)
 
 
 def _is_deleted(train_state: TrainState) -> bool:
@@ -282,11 +226,15 @@ def _checked(op: str, train_state: Any, step: Any, x: Any, y: Any, batch_size: A
 
 
 def _checked_validation(train_state: TrainState, step: Any, validation: Any) -> tuple[np.ndarray, np.ndarray]:
-    if not hasattr(step, "objective"):
-        raise TypeError("fit: validation needs a step with an objective; take one from make_train_step")
+    _check_objective("validation", step)
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         raise ValueError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
     return _checked("fit, validation", train_state, step, *validation, batch_size=1)
+
+
+def _check_objective(argument: str, step: Any) -> None:
+    if getattr(step, "objective", None) is None:
+        raise TypeError(f"fit: {argument} needs a step with an objective; take one from make_train_step")
 
 
 def _check_count(argument: str, value: Any) -> None:

@@ -3,8 +3,8 @@
 Metrics reach the disk before the checkpoint of the same step, so a run that is cut off at any moment has all lines up
 to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
 Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
-train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second; trace lines trace_step, before which
-it was traced, and trace, its record. A number that is not finite is null.
+train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second; trace lines trace_step, the step that
+was looked into before it was taken, and trace, the record of that. A number that is not finite is null.
 """
 
 import json
@@ -108,6 +108,38 @@ class RunFolder:
 def _step_of(line: Line) -> int:
     """The step that a line is of."""
     return next((line[name] for name in ("step", "epoch_end", "trace_step") if name in line), 0)
+
+
+def read_history(path: str | os.PathLike[str]) -> History:
+    r"""The history that `fit` wrote.
+
+    Args:
+        path: a run's folder, or its metrics.jsonl; the file's last line may be cut off, as a crash leaves it.
+
+    Returns:
+        Lists by name, as `fit` returns them; null is NaN.
+
+    Raises:
+        OSError: no such file.
+        ValueError: a line that is no JSON.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+        >>> _ = path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo')
+        >>> read_history(path.parent)
+        {'step': [1], 'loss': [2.5]}
+    """
+    path = Path(path)
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    texts, lines = path.read_text(encoding="utf-8").splitlines(), []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            if number < len(texts):
+                raise ValueError(f"{path} must hold a line of JSON a step, line {number} is none") from None
+    return history_of(lines)
 
 
 def history_of(lines: list[Line]) -> History:

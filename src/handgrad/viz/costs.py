@@ -1,5 +1,6 @@
 """What a net costs, layer by layer: memory kept for backward, and time."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,46 +13,60 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def ledger(kept: Ledger, ax: "Axes | None" = None) -> "Axes":
-    """Draw what each layer keeps for backward, by hand and automatically.
+def ledger(kept: Ledger, ax: "Axes | None" = None, most: int = 30) -> "Axes":
+    """Draw what each layer keeps for backward, by hand and under jax.grad.
 
     Args:
         kept: what `hg.ledger` gives.
         ax: where to draw; None makes a Figure.
+        most: how many layers at most; where there are more, those that keep most under jax.grad.
 
     Returns:
-        The Axes; its title says how much of jax.grad's the net keeps by hand.
+        The Axes; its title says how much of jax.grad's the net keeps by hand, and which layer saves most.
 
     Raises:
         ImportError: without matplotlib.
+        ValueError: most below 1.
 
     Example:
         >>> import handgrad as hg
-        >>> ledger(hg.ledger(hg.Chain(hg.Relu()), (64,), temporary=False)).get_title()
-        'by hand the net keeps 20 % of what jax.grad keeps'
+        >>> ledger(hg.ledger(hg.Chain(hg.MaxPool(2)), (8, 8, 1), temporary=False)).get_title()
+        'by hand 6 % of what jax.grad keeps; maxpool1 saves most'
     """
     rows = [row for row in kept.rows if row.hand or row.automatic]
+    shown = _largest("ledger", [max(row.hand, row.automatic) for row in rows], most)
     scale, unit = _unit(max([row.hand for row in rows] + [row.automatic for row in rows], default=1))
-    pairs = {"by hand": [row.hand / scale for row in rows], "jax.grad": [row.automatic / scale for row in rows]}
-    ax = _bars(ax, [row.name for row in rows], pairs)
-    share = f"{100 * kept.hand / kept.automatic:.0f} %" if kept.automatic else "nothing"
-    ax.set(xlabel=f"kept for backward ({unit}), batch of {kept.batch}")
-    ax.set_title(f"by hand the net keeps {share} of what jax.grad keeps")
-    return described(ax, f"Bars of the memory that {len(rows)} layers keep")
+    pairs = {
+        "by hand": [rows[i].hand / scale for i in shown],
+        "jax.grad": [rows[i].automatic / scale for i in shown],
+    }
+    ax = _bars(ax, [rows[i].name for i in shown], pairs)
+    ax.set(xlabel=f"kept for backward ({unit}), batch of {kept.batch}", title=_saving(kept))
+    return described(ax, f"Bars of the memory that {_how_many(shown, rows)} keep, two a layer: by hand and jax.grad")
 
 
-def cost(measured: Cost, ax: "Axes | None" = None) -> "Axes":
+def _saving(kept: Ledger) -> str:
+    if not kept.automatic:
+        return f"by hand {kept.hand:,} bytes, under jax.grad none" if kept.hand else "nothing is kept"
+    saves = max(kept.rows, key=lambda row: row.saved)
+    which = f"; {saves.name} saves most" if saves.saved > 0 else ""
+    return f"by hand {100 * kept.hand / kept.automatic:.0f} % of what jax.grad keeps{which}"
+
+
+def cost(measured: Cost, ax: "Axes | None" = None, most: int = 30) -> "Axes":
     """Draw each layer's forward and backward time.
 
     Args:
         measured: what `hg.cost` gives.
         ax: where to draw; None makes a Figure.
+        most: how many layers at most; where there are more, those that take longest.
 
     Returns:
-        The Axes; its title says how backward compares with forward.
+        The Axes; its title says how backward compares with forward, measured of the whole net, and counted.
 
     Raises:
         ImportError: without matplotlib.
+        ValueError: most below 1.
 
     Example:
         >>> import handgrad as hg
@@ -60,13 +75,24 @@ def cost(measured: Cost, ax: "Axes | None" = None) -> "Axes":
         True
     """
     rows = measured.rows
-    pairs = {"forward": [row.forward for row in rows], "backward": [row.backward for row in rows]}
-    ax = _bars(ax, [row.name for row in rows], pairs)
-    counted = measured.counted_ratio
-    count = "" if np.isnan(counted) else f" ({counted:.2f} counted)"
+    shown = _largest("cost", [row.forward + row.backward for row in rows], most)
+    pairs = {"forward": [rows[i].forward for i in shown], "backward": [rows[i].backward for i in shown]}
+    ax = _bars(ax, [rows[i].name for i in shown], pairs)
+    counted = "" if np.isnan(measured.counted_ratio) else f" ({measured.counted_ratio:.2f} by multiply-adds)"
     ax.set(xlabel=f"time (ms), each layer alone, batch of {measured.batch}")
-    ax.set_title(f"backward takes {measured.ratio:.1f} times forward{count}")
-    return described(ax, f"Bars of the time that {len(rows)} layers take forward and backward")
+    ax.set_title(f"backward takes {measured.ratio:.1f} times forward{counted}")
+    return described(ax, f"Bars of the time that {_how_many(shown, rows)} take, two a layer: forward and backward")
+
+
+def _largest(who: str, sizes: list[float], most: int) -> list[int]:
+    """The places of the largest, in their own order."""
+    if most < 1:
+        raise ValueError(f"{who}: most must be at least 1, got {most}")
+    return sorted(sorted(range(len(sizes)), key=lambda i: -sizes[i])[:most])
+
+
+def _how_many(shown: Sequence, of: Sequence) -> str:
+    return f"{len(shown)} layers" if len(shown) == len(of) else f"the largest {len(shown)} of {len(of)} layers"
 
 
 def _bars(ax: "Axes | None", names: list[str], pairs: dict[str, list[float]]) -> "Axes":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST = 64  # channels of a layer that are drawn
 
 
-def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, title: str = "") -> "Axes":
+def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
     """Draw an image, and beside it each of its maps: red speaks for the class, blue against it, white is 0.
 
     Each map has a scale of its own, symmetric around 0. A map of lower resolution, as Grad-CAM's, is stretched to the
@@ -48,14 +48,14 @@ def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, t
     picture = (image - image.min()) / span
     ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", extent=(0.04, 0.96, 1, 0))
     for place, values in enumerate(flat.values(), start=1):
-        limit = np.abs(values).max() or 1.0
+        limit = np.abs(values[np.isfinite(values)]).max(initial=0) or 1.0
         extent = (place + 0.04, place + 0.96, 1, 0)
         ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
     for place, name in enumerate(("image", *flat)):
         ax.text(place + 0.5, 1.05, name, ha="center", va="top", fontsize=8, color=ax.title.get_color())
     ax.set(xlim=(0, len(flat) + 1), ylim=(1.3, 0), aspect=image.shape[0] / image.shape[1])
     without_axis(ax)
-    ax.set_title(title)
+    ax.set_title(f"{len(flat)} map{'s' * (len(flat) > 1)} of an image" if title is None else title)
     return described(ax, f"An image and {len(flat)} maps of it: {', '.join(flat)}")
 
 
@@ -92,13 +92,17 @@ def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None
     silent = int((tiles == 0).all((1, 2)).sum())
     channels, height, width = tiles.shape
     picture = grid(tiles[:MOST], columns_for(min(channels, MOST)))
-    ax = canvas(ax, max(5.4, picture.shape[1] * 0.045), max(1.2, picture.shape[0] * 0.045) + 0.7)
+    inches = max(5.4, picture.shape[1] * 0.045)
+    tall = 0.82 * inches * picture.shape[0] / picture.shape[1]  # 0.82: the rest of the width is the bar's
+    ax = canvas(ax, inches, min(max(1.0, tall), 5.0) + 0.6)
     image = ax.imshow(picture, cmap="magma", interpolation="nearest")
     without_axis(ax)
     ends = sorted({float(tiles.min()), float(tiles.max())})
     scale_bar(ax, image, [(end, f"{end:.3g}") for end in ends], "activation")
     shown = f" ({MOST} drawn)" if channels > MOST else ""
-    ax.set_title(f"{layer}: {channels} channels of {height}x{width}{shown},\n{silent} of them silent")
+    ax.set_title(
+        f"{layer}: {channels} channel{'s' * (channels > 1)} of {height}x{width}{shown},\n{silent} of them silent"
+    )
     return described(ax, f"Activations of {layer} as small pictures")
 
 

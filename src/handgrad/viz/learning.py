@@ -1,15 +1,13 @@
 """The learning curve: loss and accuracy by epoch."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handgrad.training.run_folder import history_of
+from handgrad.training import read_history
 from handgrad.viz.canvas import BLUE, ORANGE, canvas, described, matplotlib
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ def learning_curve(
     so with l2 and dropout where the run has them; so is the training accuracy.
 
     Args:
-        history_or_metrics_path: the history that `fit` returns, or the path of its metrics.jsonl.
+        history_or_metrics_path: the history that `fit` returns, or the path of its metrics.jsonl or run_dir.
         ax: where to draw; None makes a Figure.
         title: None says what the last epoch's accuracy is.
 
@@ -45,7 +43,7 @@ def learning_curve(
     """
     history = history_or_metrics_path
     if not isinstance(history, Mapping):
-        history = _read(Path(history))
+        history = read_history(history)
     epochs = np.arange(1, len(history.get("train_loss", ())) + 1)
     if len(epochs) == 0:
         raise ValueError("learning_curve: there must be at least one whole epoch, got none; train longer")
@@ -96,18 +94,3 @@ def _colour(ax: "Axes", side: str, colour: str) -> None:
     ax.spines[side].set(color=colour, visible=True)
     if side == "right":
         ax.spines[["left", "top", "bottom"]].set_visible(False)
-
-
-def _read(path: Path) -> History:
-    """The history in a metrics file; its last line may be cut off by a crash."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    parsed = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            parsed.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise ValueError(
-                    f"learning_curve: {path} must hold a line of JSON a step, line {number} is none"
-                ) from None
-    return history_of(parsed)

@@ -1,14 +1,17 @@
 """The trace of a run: each layer's size at each step, as a heat map."""
 
-import json
+import math
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handgrad.viz.canvas import INK, canvas, described, matplotlib
+from handgrad.insight import Finding, Trace
+from handgrad.insight.report import shortened
+from handgrad.training import read_history
+from handgrad.viz.canvas import INK, ORANGE, canvas, described, matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,57 +19,70 @@ if TYPE_CHECKING:
 NAMES = {
     "h": "size of the output, |h|",
     "delta": "size of the gradient in the output, |δ|",
+    "arrived": "length of δ over that at the loss",
+    "w": "size of the weights, |W|",
     "dw": "size of the gradient in the weights, |dW|",
     "ratio": "relative gradient, |dW| / |W|",
     "dead": "share of dead units (%)",
     "zero": "share of zeros in δ (%)",
 }
+SHARES = ("dead", "zero")
+TALLEST = 10.0  # inches
+LABEL = 0.18  # inches that a layer's name wants
 
 
 def trace(traces: Any, value: str = "delta", ax: "Axes | None" = None) -> "Axes":
     """Draw one number of every layer at every step that was traced: layers from input to output downwards.
 
-    Sizes have a logarithmic scale, shares one from 0 to 100 %. A cross marks what is not finite.
+    Sizes have a logarithmic scale, where 0 is left blank, shares one from 0 to 100 %. A cross marks what is not finite.
 
     Args:
-        traces: the history of `fit(..., trace_every=N)`, the path of its metrics.jsonl, or a sequence of `Trace`.
-        value: "h", "delta", "dw", "ratio", "dead" or "zero".
+        traces: the history of `fit(..., trace_every=N)`, the path of its metrics.jsonl or run_dir, a `Trace`, or a
+            sequence of these, counted as steps 1, 2, ...
+        value: "h", "delta", "arrived", "w", "dw", "ratio", "dead" or "zero", see `hg.insight.TraceRow`. Layers
+            that have no such number, as "dead" where there is no ReLU, are left out.
         ax: where to draw; None makes a Figure.
 
     Returns:
-        The Axes; its title is the gravest finding, with the step at which it came up first.
+        The Axes. Its title is the gravest finding of the last steps, with the step at which it came up first; over
+        shares it is about dead units and broken numbers alone.
 
     Raises:
         ImportError: without matplotlib.
-        ValueError: an unknown value, no trace, or traces of different nets.
+        OSError: no such file.
+        TypeError: something else than traces.
+        ValueError: an unknown value, one that no layer has, no trace, or traces of different nets.
 
     Example:
         >>> row = {"name": ["dense1", "relu1"], "delta": [0.1, 0.2], "findings": []}
         >>> trace({"trace_step": [1, 11], "trace": [row, row]}).get_title()
-        'no layer explodes, vanishes or dies in 11 steps'
+        'no layer breaks, dies, explodes or vanishes in 11 steps'
     """
     if value not in NAMES:
         raise ValueError(f"trace: value must be one of {', '.join(NAMES)}, got {value!r}")
-    steps, records = read_traces(traces)
+    steps, records = _read(traces)
     names = records[0]["name"]
     if any(record["name"] != names for record in records):
         raise ValueError("trace: all traces must be of one net, got several sets of layers")
-    numbers = np.array([[np.nan if v is None else v for v in record[value]] for record in records], float).T
+    numbers = np.array([record[value] for record in records], float).T  # None is NaN
     known = [i for i, row in enumerate(numbers) if np.isfinite(row).any()]
     if not known:
-        raise ValueError(f"trace: no layer here has a {value!r}")
-    names, numbers = [names[i] for i in known], numbers[known]
-    ax = canvas(ax, 6.4, max(0.27 * len(names) + 1.3, 2.7))
-    share = value in ("dead", "zero")
-    colours, image = matplotlib("colors"), 100 * numbers if share else np.where(numbers > 0, numbers, np.nan)
-    norm = colours.Normalize(0, 100) if share else _log_scale(colours, image)
+        why = ", only ReLU and ReLU6 have" if value == "dead" else ""
+        raise ValueError(f"trace: no layer here has a {value!r}{why}")
+    names, numbers = [shortened(names[i], 28) for i in known], numbers[known]
+    height = min(max(0.27 * len(names) + 1.3, 2.7), TALLEST)
+    ax = canvas(ax, 6.4, height)
+    colours, image = matplotlib("colors"), 100 * numbers if value in SHARES else np.where(numbers > 0, numbers, np.nan)
+    norm = colours.Normalize(0, 100) if value in SHARES else colours.LogNorm(*_range(image))
     drawn = ax.imshow(image, aspect="auto", cmap="viridis", norm=norm, interpolation="nearest")
     for layer, column in zip(*np.nonzero(~np.isfinite(numbers)), strict=True):
-        ax.text(column, layer, "×", ha="center", va="center", color="#d9722e", fontsize=9)
-    ax.set_yticks(range(len(names)), names)
+        ax.text(column, layer, "×", ha="center", va="center", color=ORANGE, fontsize=9)
+    every = math.ceil(len(names) * LABEL / (height - 1))
+    ax.set_yticks(range(0, len(names), every), names[::every])
     places = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(6, len(steps)))})
     ax.set_xticks(places, [str(steps[place]) for place in places])
-    ax.set(xlabel="step", title=_finding(steps, records))
+    events = ("breaks", "dies") if value in SHARES else ("breaks", "dies", "explodes", "vanishes")
+    ax.set(xlabel="step", title=textwrap.fill(_title(steps, records, events), 64))
     bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02)
     bar.ax.tick_params(which="both", colors=ax.title.get_color(), labelsize=8)
     bar.set_label(NAMES[value], color=ax.title.get_color(), fontsize=9)
@@ -74,42 +90,39 @@ def trace(traces: Any, value: str = "delta", ax: "Axes | None" = None) -> "Axes"
     return described(ax, f"Heat map of {len(names)} layers over {len(steps)} traced steps: {NAMES[value]}")
 
 
-def read_traces(traces: Any) -> tuple[list[int], list[dict[str, Any]]]:
+def _read(traces: Any) -> tuple[list[int], list[Any]]:
     """The steps that were traced, and the record of each."""
     if isinstance(traces, str | os.PathLike):
-        lines = [_parsed(text) for text in Path(traces).read_text(encoding="utf-8").splitlines()]
-        found = [line for line in lines if "trace" in line]
-        traces = {"trace_step": [line["trace_step"] for line in found], "trace": [line["trace"] for line in found]}
+        traces = read_history(traces)
+    if isinstance(traces, Trace):
+        traces = [traces]
     if isinstance(traces, Mapping):
         steps, records = list(traces.get("trace_step", ())), list(traces.get("trace", ()))
-    elif isinstance(traces, Sequence):
-        steps, records = list(range(1, len(traces) + 1)), [trace.record() for trace in traces]
+    elif isinstance(traces, Sequence) and all(isinstance(entry, Trace | Mapping) for entry in traces):
+        records = [entry.record() if isinstance(entry, Trace) else entry for entry in traces]
+        steps = list(range(1, len(records) + 1))
     else:
-        raise ValueError(f"trace: wants a history, a metrics file or a list of traces, got {type(traces).__name__}")
+        raise TypeError(f"trace: wants a history, a metrics file or a list of traces, got {type(traces).__name__}")
     if not records:
         raise ValueError("trace: nothing was traced; train with fit(..., trace_every=100)")
     return [int(step) for step in steps], records
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """A line of the metrics file; the last one may be cut off."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {}
+def _range(image: np.ndarray) -> tuple[float, float]:
+    """The ends of the colour scale; of one number alone half and twice it."""
+    shown = image[np.isfinite(image)]
+    low, high = (shown.min(), shown.max()) if len(shown) else (1.0, 1.0)
+    return (low, high) if high > low else (low / 2, 2 * high)
 
 
-def _log_scale(colours: Any, image: np.ndarray) -> Any:
-    low, high = np.nanmin(image), np.nanmax(image)
-    return colours.LogNorm(low, high) if high > low else colours.LogNorm(low / 2, 2 * high)
-
-
-def _finding(steps: Sequence[int], records: Sequence[Mapping[str, Any]]) -> str:
-    """The last step's gravest finding and when it came up, else an earlier one, else that all is well."""
-    texts = [record["findings"] for record in records]
-    last = next((found[0] for found in reversed(texts) if found), None)
-    if last is None:
-        return f"no layer explodes, vanishes or dies in {steps[-1]} steps"
-    layer = last.split(" ")[0]
-    first = next(step for step, found in zip(steps, texts, strict=True) if any(t.split(" ")[0] == layer for t in found))
-    return f"{last}; first seen at step {first}"
+def _title(steps: Sequence[int], records: Sequence[Mapping[str, Any]], events: Iterable[str]) -> str:
+    """The latest step's gravest finding of these events, and when that came up, else that all is well."""
+    found = [[Finding(*entry) for entry in record["findings"] if entry[1] in events] for record in records]
+    latest = next((place for place in reversed(range(len(found))) if found[place]), None)
+    if latest is None:
+        *but_last, last = events
+        return f"no layer {', '.join(but_last)} or {last} in {steps[-1]} steps"
+    layer, event, detail = found[latest][0]
+    first = next(i for i, some in enumerate(found) if any(entry[:2] == (layer, event) for entry in some))
+    now = "" if latest == first else f" at step {steps[latest]}"
+    return f"{shortened(layer)} {event} at step {steps[first]}: {detail}{now}"
