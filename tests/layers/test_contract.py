@@ -142,7 +142,7 @@ def of_inference(row):
     return pytest.param(layer, in_shape, id=row.id, marks=() if changes else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("layer, in_shape", map(of_inference, LAYERS))
+@pytest.mark.parametrize("layer, in_shape", [of_inference(row) for row in LAYERS])
 def test_inference_equals_apply_and_keeps_the_name(layer, in_shape):
     params, state, x = given(layer, in_shape)
     frozen = hg.inference(layer)
