@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import charts, convolutions, ensembles, growth, overhead, pools, steps
+from benchmarks import charts, convolutions, ensembles, growth, overhead, per_example, pools, steps
 from handgrad.benchmark.machine import machine
 from handgrad.benchmark.run import checked_sections
 from handgrad.benchmark.table import Bound, Line, Table, as_markdown, as_records, as_text
@@ -21,6 +21,7 @@ SECTIONS: dict[str, Callable[[bool, Callable[[str], None]], list[Table]]] = {
     "convolutions": convolutions.run,
     "ensembles": ensembles.run,
     "overhead": overhead.run,
+    "per_example": per_example.run,
     "growth": growth.run,
 }
 
@@ -82,7 +83,8 @@ def markdown(record: dict[str, Any]) -> str:
     parts = [f"## Bounds\n\n{as_markdown(wanted(record))}"]
     for name, section in record.items():
         where = ", ".join(f"{key} {value}" for key, value in section["machine"].items())
-        parts += [f"## {name.capitalize()}\n\n{where}", *(as_markdown(table_of(table)) for table in section["tables"])]
+        title = name.capitalize().replace("_", " ")
+        parts += [f"## {title}\n\n{where}", *(as_markdown(table_of(table)) for table in section["tables"])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,7 +16,7 @@ def main():
     parser.add_argument("--out", default="runs/descend_2d.png", help="the picture (%(default)s)")
     starts = {"ravine": (-2.0, 0.4), "saddle": (1.7, 0.02), "minima": (-0.5, -0.6), "plateau": (2.6, 2.0)}
     rates = {"ravine": 0.009, "saddle": 0.1, "minima": 0.009, "plateau": 0.5}
-    axes = Figure(figsize=(10, 8), dpi=100, layout="constrained").subplots(2, 2).ravel()
+    axes = Figure(figsize=(10, 8), dpi=80, layout="constrained").subplots(2, 2).ravel()
     for ax, (surface, start) in zip(axes, starts.items(), strict=True):
         r = rates[surface]
         rules = {

@@ -1,16 +1,20 @@
 """Train a convolutional net on handwritten digits by hand-derived gradients. `make train` runs this.
 
 First the gradients by hand are checked against jax.grad and finite differences, then the net learns for half a minute
-at most, then it is tested. Metrics, checkpoints and figures go to a folder of the run's own.
+at most, then it is tested. Metrics, checkpoints and figures go to a folder of the run's own, of which
+`handgrad report` makes a page.
 """
 
 import argparse
+import shlex
+import sys
 
 import jax
 import jax.numpy as jnp
 
 import handgrad as hg
 from handgrad.cli import fresh_run_dir, print_results
+from handgrad.training import note_run
 
 parser = argparse.ArgumentParser(description="Train a net on handwritten digits by hand-derived gradients.")
 parser.add_argument(
@@ -46,6 +50,9 @@ if not report.ok:
 
 step = hg.make_train_step(objective, optimizer)  # value_and_grad=jax.value_and_grad trains by automatic gradients
 options.run_dir = fresh_run_dir(options.run_dir)
-end, history = hg.fit(start, step, x, y, validation=validation, **vars(options))
+rule = "adam, learning rate 0.002 after a warmup, then half a cosine wave"
+command = shlex.join(["python", *sys.argv])
+note_run(options.run_dir, command=command, data="digits", optimizer=rule, check=report)
+end, history = hg.fit(start, step, x, y, validation=validation, trace_every=40, **vars(options))
 print(f"trained {int(end.step):,} steps in {sum(history['seconds']):.1f} s\n")
 print_results(net, end, hg.data.normalise(digits.test_x), digits.test_y, digits.classes, options.run_dir)

@@ -66,7 +66,7 @@ def test_train_checks_trains_tests_and_says_where_all_is(tmp_path, capsys):
     assert places == sorted(places)
     saved = tmp_path / "run" / "checkpoints" / "step_00000012.npz"
     assert f"checkpoint  {saved}" in lines and f"metrics     {tmp_path / 'run' / 'metrics.jsonl'}" in lines
-    assert f"figures     {tmp_path / 'run' / 'figures'}: learning_curve.png, wrong.png, confusion.png" in lines
+    assert f"figures     {tmp_path / 'run' / 'figures'}: learning_curve.png, wrong.png, confusion.png, net.svg" in lines
     assert (tmp_path / "run" / "figures" / "wrong.png").stat().st_size > 2000
     params = checkpoint.load(saved).params
     digits = hg.data.load_digits()

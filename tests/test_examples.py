@@ -96,6 +96,40 @@ def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_a_report_is_written_of_a_run(tmp_path):
+    for folder in ("run", "run-2"):
+        output = output_of("report.py", "--out", str(tmp_path / "r.html"), "--run-dir", str(tmp_path / "run"))
+        assert numbers(r"training loss ([\d.]+)", output)[0] < 0.3 and (tmp_path / folder / "run.json").exists()
+    assert "% of the test images right" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_three_hidden_units_close_the_circle_and_two_do_not(tmp_path):
+    output = output_of("demo_2d.py", "--out", str(tmp_path / "d.html"))
+    right = numbers(r"([\d.]+) %", output)
+    assert max(right[:2]) < 95 and right[2:] == [100.0] * 4
+    assert (tmp_path / "d.html").stat().st_size < 300_000
+
+
+def test_small_wiggles_say_nothing_in_float32(tmp_path):
+    """Nor may one say the sign of a weight whose loss did not change in its last digit."""
+    output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))
+    right, unseen = numbers(r"(\d+) % right", output), numbers(r"(\d+) % no change", output)
+    assert right[-1] > 95 and right[0] < 10 and unseen[0] > 80 and unseen[1] > 60
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("descend_2d", "ravine +gradient descent 0.97 "), ("draw_net", "96.2 % of 60,965,224 parameters")],
+)
+def test_paths_and_nets_are_drawn(name, says, tmp_path):
+    assert re.search(says, output_of(f"{name}.py", "--out", str(tmp_path / "figure.png")))
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]

@@ -21,7 +21,13 @@ def test_the_default_run_reaches_its_accuracy(tmp_path):
     assert "epoch 30/30" in run.stderr and "images/s" in run.stderr
     written = {str(path.relative_to(tmp_path / "runs" / "digits")) for path in tmp_path.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.png" for name in ("learning_curve", "kernels", "wrong", "confusion")}
-    assert written >= figures | {"metrics.jsonl", "checkpoints/step_00001200.npz"}
+    assert written >= figures | {
+        "figures/net.svg",
+        "run.json",
+        "test.npz",
+        "metrics.jsonl",
+        "checkpoints/step_00001200.npz",
+    }
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
 (loss, aux), grads = hg.value_and_grad(objective)(params, x, y, state, key)
 """
 
-from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules, viz
+from handgrad import bridge, data, initializers, insight, losses, metrics, models, ops, optimizers, schedules, viz
 from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
 from handgrad.insight import (
@@ -123,6 +123,7 @@ from handgrad.training import (
     mixed_precision,
     predict,
 )
+from handgrad.viz import demo_2d, report
 
 __version__ = "0.1.0"
 
@@ -197,6 +198,7 @@ __all__ = [
     "confusion_matrix",
     "cost",
     "data",
+    "demo_2d",
     "descend_2d",
     "distributed",
     "evaluate",
@@ -210,6 +212,7 @@ __all__ = [
     "inference",
     "init_train_state",
     "initializers",
+    "insight",
     "integrated_gradients",
     "jit",
     "kfac",
@@ -230,6 +233,7 @@ __all__ = [
     "optimizers",
     "predict",
     "previous_gradient_momentum",
+    "report",
     "rules",
     "saliency",
     "schedules",

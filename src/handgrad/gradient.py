@@ -83,7 +83,7 @@ class Objective:
     def penalty(self, params: Params, dtype: Any) -> Array:
         """λ times the sum of the squares of all kernels, a scalar of that dtype."""
         squares = [jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in jax.tree.leaves(_kernels(params))]
-        if not squares or _is_off(self.l2):
+        if not squares or is_off(self.l2):
             return jnp.zeros((), dtype)
         return jnp.asarray(self.l2, dtype) * sum(squares[1:], start=squares[0])
 
@@ -202,14 +202,14 @@ def _kernels(params: Params) -> Any:
     return jax.tree.map_with_path(lambda path, leaf: leaf if is_kernel(path) else None, params)
 
 
-def _is_off(l2: float | Array) -> bool:
+def is_off(l2: float | Array) -> bool:
     """Whether the penalty is known to be nothing; a traced λ is never looked at."""
     return isinstance(l2, int | float) and l2 == 0
 
 
 def with_penalty(dparams: Any, params: Params, l2: float | Array) -> Any:
     """The gradients, with 2 λ W added for kernels."""
-    if _is_off(l2):
+    if is_off(l2):
         return dparams
 
     def leaf_gradient(path: tuple, dleaf: Array, leaf: Array) -> Array:

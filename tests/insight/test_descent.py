@@ -89,6 +89,35 @@ def test_on_the_line_into_a_saddle_descent_is_stuck():
     assert off.points[-1, 1] == pytest.approx(2**0.5)
 
 
+def test_one_pulse_of_gradient():
+    """A slope of 1 at the first step and none after: heavy ball and Nesterov coast to -η/(1-β), the lecture's form
+    takes one step more, α times the first, and stops."""
+    pulse = Surface(
+        "pulse", lambda p: p[0], lambda p: jnp.where(p[0] == 0, jnp.array([1.0, 0.0]), 0.0), (-1, -1), (1, 1)
+    )
+    rules = hg.sgd(0.1), hg.momentum(0.1), hg.momentum(0.1, nesterov=True), hg.previous_gradient_momentum(0.1, 0.9)
+    paths = [hg.descend_2d(pulse, rule, (0.0, 0.0), 400).points[:, 0] for rule in rules]
+    np.testing.assert_allclose([path[-1] for path in paths], [-0.1, -1, -1, -0.19], rtol=1e-12)
+    assert (paths[3][2:] == paths[3][2]).all() and (jnp.diff(paths[1])[:50] < 0).all()
+
+
+def test_the_lectures_form_bears_most_at_a_third():
+    """min(1/α, 2/(1-α)): 1.11 at 0.9, 3 at 1/3, 2.22 at 0.1, where the root comes to -1 first."""
+    for alpha, limit in ((1 / 3, 3.0), (0.1, 2 / 0.9)):
+        below, above = farthest(
+            lambda r, alpha=alpha: hg.previous_gradient_momentum(r, alpha), jnp.array([0.97 * limit, 1.03 * limit])
+        )
+        assert below < 1 and (above > 3 or np.isnan(above))
+
+
+def test_the_ravine_takes_plain_descent_as_long_as_its_curvatures_say():
+    """At its best rate 2/(1 + κ) both coordinates shrink by (κ-1)/(κ+1) a step."""
+    points = hg.descend_2d("ravine", hg.sgd(2 / 101), (1.0, 1.0), 400).points
+    np.testing.assert_allclose(jnp.abs(points[-1]), (99 / 101) ** 400, rtol=1e-9)
+    far = np.linalg.norm(points, axis=1) > 1e-3
+    assert far.sum() == np.ceil(np.log(1e-3 / 2**0.5) / np.log(99 / 101)) == 363
+
+
 def test_a_surface_of_ones_own_and_one_that_is_left():
     mine = Surface(
         "mine", lambda p: p[0] ** 4 + p[1] ** 2, lambda p: jnp.stack([4 * p[0] ** 3, 2 * p[1]]), (-1, -1), (1, 1)

@@ -1,5 +1,6 @@
 """Wiggles beside the true gradient's signs, and beside a plain loop."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +71,41 @@ def test_where_the_loss_does_not_change_the_weight_stays():
     params, x, y, *_ = case(net, dtype=jnp.float32)
     still = hg.wiggle_signs(hg.Objective(net, LOSS), 1e-9)(params, x, y)
     assert all((leaf == 0).mean() > 0.9 for leaf in jax.tree.leaves(still))
+
+
+@pytest.fixture
+def optimized():
+    """XLA as users have it; the suite compiles without most optimizations."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_a_wiggle_that_rounding_swallows_moves_nothing(optimized):
+    """In float32 no weight feels 1e-12, so no loss changes; nor may the way XLA sums and divides make it seem so.
+
+    LLVM contracts Σ/n - L to one operation where n is no power of two, which once gave every weight a sign.
+    """
+    net = hg.Chain(hg.Dense(9), hg.Relu(), hg.Dense(3))
+    params, *_ = case(net, dtype=jnp.float32)
+    params = jax.tree.map(lambda p: p + jnp.sign(p), params)
+    x = jax.random.normal(jax.random.key(5), (3, 4), jnp.float32)
+    y, objective = jnp.arange(3), hg.Objective(net, LOSS)
+    signs = jax.jit(hg.wiggle_signs(objective, 1e-12))(params, x, y)
+    moved, _ = jax.jit(hg.wiggle(objective, 1e-12, step=0.1))(params, x, y)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(signs))
+    chex.assert_trees_all_equal(moved, params)
+
+
+def test_units_that_dropout_masks_stay():
+    """Every loss has the batch's mask: with another, each would differ by far more than a wiggle makes it."""
+    net = hg.Chain(hg.Dropout(0.5), hg.Dense(3, use_bias=False))
+    params, x, y, state, key = case(net, (8,))
+    seen = net.layers[0].apply_train({}, x[:1], (), jax.random.fold_in(key, 0))[0][0] != 0
+    signs = hg.wiggle_signs(hg.Objective(net, LOSS))(params, x[:1], y[:1], state, key)["dense1"]["kernel"]
+    assert 0 < seen.sum() < 8
+    np.testing.assert_array_equal((signs != 0).any(1), seen)
 
 
 def test_in_float32_a_small_wiggle_says_nothing_and_a_large_one_nearly_all():

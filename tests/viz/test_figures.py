@@ -205,8 +205,6 @@ BRANCHED = hg.Chain(
 )  # fmt: skip
 ROWS = [CostRow(f"conv{i}", "Conv", "by hand", 10, 20, 1.0 * i, 2.0 * i) for i in (1, 2)]
 COST = Cost(tuple(ROWS), 8, 3.0, 6.0, 8.0, 0.01)
-TRACE = {"name": ["dense1", "relu1"], "delta": [1.0, 0.1], "findings": ["dense1 makes the output explode, 153 times"]}
-COST = Cost(tuple(ROWS), 3.0, 6.0, 8)
 TRACE = {
     "name": ["dense1", "relu1"],
     "delta": [1.0, 0.1],

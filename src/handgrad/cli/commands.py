@@ -1,6 +1,7 @@
 """The commands, their options, and how an error ends one: a line on stderr and exit code 2."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from handgrad.cli.arguments import add_command, add_net, at_least, between
 from handgrad.cli.bench import bench
 from handgrad.cli.check import check, summary
 from handgrad.cli.look import add_cost, add_ledger
+from handgrad.cli.pages import add_demo, add_report
 from handgrad.cli.planted import ERRORS
 from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
 from handgrad.models import NAMES
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.line = shlex.join(["handgrad", *(sys.argv[1:] if arguments is None else arguments)])
     if options.command is None:
         parser.print_help()
         return 0
@@ -63,7 +66,7 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary, add_ledger, add_cost, _add_bench):
+    for add in (_add_train, _add_check, _add_summary, add_ledger, add_cost, _add_bench, add_report, add_demo):
         add(commands)
     return parser
 
@@ -98,6 +101,12 @@ def _add_train(commands: Any) -> None:
     )
     run.add_argument(
         "--gradients", choices=GRADIENTS, default="hand", help="by hand, or automatic by jax.grad (%(default)s)"
+    )
+    run.add_argument(
+        "--trace-every",
+        metavar="N",
+        type=at_least(1),
+        help="look inside each layer every N steps (never), for the report",
     )
     out = command.add_argument_group("output")
     out.add_argument(

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad import viz
+from handgrad.insight import ledger, summary
 from handgrad.layers.layer import Layer
 from handgrad.metrics import accuracy, confusion_matrix
-from handgrad.training import TrainState, checkpoint, predict
+from handgrad.training import TrainState, checkpoint, note_run, note_test, predict
 
 
 def holds_run(folder: str | os.PathLike[str]) -> bool:
@@ -50,6 +51,8 @@ def print_results(
 ) -> float:
     """Test a net, draw its run, and print confusion matrix, where all is, and last the line `test accuracy 98.9 %`.
 
+    What the net says of the test goes to the run's folder too, with tables of its layers, for `handgrad report`.
+
     Args:
         net: what was trained.
         train_state: what training gave.
@@ -63,16 +66,20 @@ def print_results(
         The test accuracy, from 0 to 1.
     """
     run_dir, logits = Path(run_dir), predict(net, train_state.params, train_state.state, x)
+    note_test(run_dir, x, y, logits)
+    layers, kept = summary(net, x.shape[1:]), ledger(net, x.shape[1:], temporary=False)
+    note_run(run_dir, classes=list(classes), layers=layers, ledger=kept)
     counts = np.asarray(confusion_matrix(jnp.asarray(logits), y, len(classes)))
     print(f"{viz.confusion_text(counts, classes)}\n")
     print(f"checkpoint  {checkpoint.latest(run_dir / 'checkpoints')}")
     print(f"metrics     {run_dir / 'metrics.jsonl'}")
     if figures:
         try:
-            paths = viz.draw_run(run_dir, train_state.params, x, y, logits, classes)
+            paths = viz.draw_run(run_dir, train_state.params, x, y, logits, classes, net)
             print(f"figures     {run_dir / 'figures'}: {', '.join(path.name for path in paths)}")
         except ImportError as error:
             print(f"figures     none; {error}")
+    print(f"report      handgrad report {run_dir}: all of it on one page")
     right = float(accuracy(jnp.asarray(logits), y))
     print(f"test accuracy {100 * right:.1f} %")
     return right

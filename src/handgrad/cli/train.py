@@ -15,7 +15,7 @@ from handgrad.layers.container import Chain
 from handgrad.losses import SoftmaxCrossEntropy
 from handgrad.memory import keep_memory
 from handgrad.optimizers import adam, adamw, momentum, sgd
-from handgrad.training import fit, init_train_state, make_train_step
+from handgrad.training import fit, init_train_state, make_train_step, note_run
 
 CHECKED = 4  # images of a gradient check
 LONG = 300  # letters of a net, above which its name has to do
@@ -72,6 +72,9 @@ def train(options: argparse.Namespace) -> int:
         print(f"{report}\n", flush=True)
         if not report.ok:
             return 1
+        note_run(run_dir, check=report)
+    rule = f"{options.optimizer}, learning rate {rate:g} after a warmup, then half a cosine wave"
+    note_run(run_dir, command=options.line, data=options.data, optimizer=rule, gradients=options.gradients)
     step = make_train_step(objective, optimizer, GRADIENTS[options.gradients])
     train_state, history = fit(
         train_state,
@@ -85,6 +88,7 @@ def train(options: argparse.Namespace) -> int:
         run_dir=run_dir,
         resume=options.resume,
         progress=options.progress,
+        trace_every=options.trace_every,
     )
     print(f"trained {int(train_state.step):,} steps in {sum(history['seconds']):.1f} s\n")
     print_results(net, train_state, test_x, dataset.test_y, classes, run_dir, figures=options.figures)

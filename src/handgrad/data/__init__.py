@@ -6,6 +6,7 @@ from handgrad.data.digits import load_digits
 from handgrad.data.idx import read_idx
 from handgrad.data.mnist import load_fashion_mnist, load_mnist
 from handgrad.data.pipeline import batches, normalise, split
+from handgrad.data.two_d import two_d_problem
 
 __all__ = [
     "Dataset",
@@ -17,4 +18,5 @@ __all__ = [
     "normalise",
     "read_idx",
     "split",
+    "two_d_problem",
 ]

@@ -28,6 +28,7 @@ from handgrad.insight.ghost import deltas, is_affine, rows
 from handgrad.insight.leaves import by_path, leaf_layers, with_leaves
 from handgrad.insight.per_example import check_apart
 from handgrad.insight.tap import Seen, open_passes
+from handgrad.layers.affine import Conv, Dense
 from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
 from handgrad.optimizers import Optimizer
 
@@ -191,7 +192,8 @@ def kfac(net: Layer, damping: float = 1e-2, decay: float = 0.95) -> Optimizer:
 
 def _covered(net: Layer) -> dict[str, Any]:
     """The layers that have factors, by path."""
-    return {name: layer for name, layer in leaf_layers(net) if is_affine(layer) and getattr(layer, "groups", 1) == 1}
+    found = {name: layer for name, layer in leaf_layers(net) if is_affine(layer) and isinstance(layer, Dense | Conv)}
+    return {name: layer for name, layer in found.items() if getattr(layer, "groups", 1) == 1}
 
 
 def _inputs(layer: Any, seen: Seen) -> Array:

@@ -19,6 +19,8 @@ from handgrad.insight.leaves import Wrapped, innermost, is_by_hand, leaf_layers,
 from handgrad.insight.report import table
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
 
+SIDES = "<<<>><"  # where each column's text is set
+
 
 class LedgerRow(NamedTuple):
     """A leaf layer, in bytes for the whole batch. An array that it keeps twice counts once.
@@ -87,6 +89,20 @@ class Ledger:
 
     def __str__(self) -> str:
         """The table: by layer, then the net with each array once, then what XLA plans."""
+        lines = [self._head(), *table(self._cells(), SIDES)]
+        if self.constants:
+            lines.append(f"jax.vjp holds {self.constants:,} more of constants, which XLA makes anew")
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """What the table says, as JSON holds it: the `head`, the `cells`, and their `sides`."""
+        return {"head": self._head(), "cells": [list(row) for row in self._cells()], "sides": SIDES}
+
+    def _head(self) -> str:
+        return f"bytes kept for backward, batch of {self.batch}"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table's texts, a header first."""
         header = ("layer", "kind", "backward", "by hand", "jax.grad", "")
         body = [
             (r.name, r.kind, r.backward, *_texts(r.hand, r.automatic), _verdict(r.hand, r.automatic)) for r in self.rows
@@ -95,11 +111,11 @@ class Ledger:
         if any(twice):
             body.append(("(kept twice)", "", "", *_texts(-twice[0], -twice[1]), ""))
         totals = [("net", (self.hand, self.automatic)), ("XLA's peak", self.temporary)]
-        body += [(name, "", "", *_texts(*pair), _verdict(*pair)) for name, pair in totals if pair is not None]
-        lines = [f"bytes kept for backward, batch of {self.batch}", *table([header, *body], "<<<>><")]
-        if self.constants:
-            lines.append(f"jax.vjp holds {self.constants:,} more of constants, which XLA makes anew")
-        return "\n".join(lines)
+        return [
+            header,
+            *body,
+            *((n, "", "", *_texts(*pair), _verdict(*pair)) for n, pair in totals if pair is not None),
+        ]
 
 
 def ledger(net: Layer, in_shape: Shape, batch: int = 1, dtype: Any = jnp.float32, *, temporary: bool = True) -> Ledger:

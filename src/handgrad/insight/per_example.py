@@ -5,26 +5,35 @@ x_i and the gradient δ_i in its output. Example i's gradient in a dense kernel 
 
     |Σ_t x_it δ_itᵀ|² = Σ_ts (x_it · x_is)(δ_it · δ_is)             the ghost norm; t: the places a kernel is used at
 
-A convolution is a sum of dense layers. g_i is the gradient of the objective on example i alone, its penalty included,
-as `jax.vmap` of `jax.grad` gives it; each example has the dropout mask that the whole batch gave it.
+A convolution is a sum of dense layers. And where no layer mixes examples, scaling example i's loss by c_i scales its
+δ_i in every layer, so that the sum Σ_i c_i g_i is each layer's backward on c_i δ_i, without another pass.
+
+g_i is the gradient of the objective on example i alone, its penalty included, as `jax.vmap` of `jax.grad` gives it;
+each example has the dropout mask that the whole batch gave it.
 Sources: Goodfellow, Efficient per-example gradient computations, 2015 (norms); Li, Tramèr, Liang and Hashimoto, Large
-language models can be strong differentially private learners, 2022 (ghost norms); Abadi et al., Deep learning with
-differential privacy, 2016, algorithm 1 (clipping).
+language models can be strong differentially private learners, 2022 (ghost norms); Bu, Mao and Xu, Scalable and
+efficient training of large convolutional neural networks with differential privacy, 2022 (the form by shape); Bu, Wang,
+Zha and Karypis, Differentially private optimization on large model at small cost, 2022 (no second pass); Abadi et al.,
+Deep learning with differential privacy, 2016, algorithm 1 (clipping).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from handgrad.gradient import Objective, is_kernel
-from handgrad.insight.ghost import ghost_products, is_affine, per_example_kernels
+from handgrad.gradient import Objective, is_kernel, is_off, with_penalty
+from handgrad.insight.ghost import ghost_products, is_affine, per_example_kernels, sum_each, sum_squares
 from handgrad.insight.leaves import innermost, leaf_layers, with_leaves
-from handgrad.insight.tap import Seen, opened
+from handgrad.insight.tap import Seen, open_passes
+from handgrad.layers.container import Container
 from handgrad.layers.layer import Array, Layer, Params, State
 from handgrad.layers.norm import BatchNorm, FrozenBatchNorm
-from handgrad.losses import Loss
+from handgrad.ops.precision import wide
 
 
 def per_example_grads(objective: Objective) -> Callable[..., Any]:
@@ -54,10 +63,10 @@ def per_example_grads(objective: Objective) -> Callable[..., Any]:
     layers = _checked("per_example_grads", objective)
 
     def each(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
-        seen = _opened(objective)(params, x, y, state, key).layers
+        seen = _seen(objective, params, x, y, state, key)
         grads = {name: layer_grads(layer, seen[name]) for name, layer in layers.items()}
         grads = with_leaves(objective.net, params, grads)
-        return jax.tree.map_with_path(lambda path, g, p: g + _penalty_gradient(objective, path, p)[None], grads, params)
+        return with_penalty(grads, jax.tree.map(lambda p: p[None], params), objective.l2)
 
     return each
 
@@ -90,8 +99,7 @@ def per_example_norms(objective: Objective) -> Callable[..., Array]:
     layers = _checked("per_example_norms", objective)
 
     def norms(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Array:
-        seen = _opened(objective)(params, x, y, state, key).layers
-        return jnp.sqrt(_squares(objective, layers, seen))
+        return _norms(objective, layers, _seen(objective, params, x, y, state, key))
 
     return norms
 
@@ -101,8 +109,8 @@ def clipped_grad(objective: Objective, max_norm: float | Array, noise: float | A
 
     Σ_i g_i min(1, max_norm / |g_i|) + noise · max_norm · N(0, 1)
 
-    Divided by N it is the gradient of differentially private SGD. One forward pass, the ghost norms, and a second
-    backward pass in which the loss's gradient of example i is scaled: never N gradients.
+    Divided by N it is the gradient of differentially private SGD. One forward pass, one backward pass, the ghost norms,
+    and then each layer's parameters alone, by its backward on scaled δ_i: never N gradients.
 
     Args:
         objective: what is differentiated.
@@ -110,11 +118,12 @@ def clipped_grad(objective: Objective, max_norm: float | Array, noise: float | A
         noise: standard deviation of the noise, in units of max_norm.
 
     Returns:
-        A function of (params, x, y, state=(), key=None) that gives a tree like params. With noise it needs a key; the
-        noise's own key is derived from it, and the masks of dropout are those that the key gives without noise.
+        A function of (params, x, y, state=(), key=None) that gives a tree like params: the sum, not the mean, and no
+        aux. With noise it needs a key; the noise's own key is derived from it, and the masks of dropout are those that
+        the key gives without noise.
 
     Raises:
-        TypeError: as `per_example_grads`.
+        TypeError: as `per_example_grads`; a max_norm or noise that is no number.
         ValueError: as `per_example_grads`; a max_norm that is not above 0, noise below 0, noise without a key.
 
     Source: Abadi et al., Deep learning with differential privacy, 2016, algorithm 1.
@@ -129,30 +138,36 @@ def clipped_grad(objective: Objective, max_norm: float | Array, noise: float | A
         [-3.0, -8.0]
     """
     layers = _checked("clipped_grad", objective)
-    if isinstance(max_norm, int | float) and not max_norm > 0:
-        raise ValueError(f"clipped_grad: max_norm must be above 0, got {max_norm}")
-    if isinstance(noise, int | float) and not noise >= 0:
-        raise ValueError(f"clipped_grad: noise must be at least 0, got {noise}")
-    noisy = not isinstance(noise, int | float) or noise > 0
+    for name, value, fits, wanted in (
+        ("max_norm", max_norm, lambda v: v > 0, "above 0"),
+        ("noise", noise, lambda v: 0 <= v < math.inf, "at least 0 and finite"),
+    ):
+        if not isinstance(value, int | float | np.number | Array) or isinstance(value, bool):
+            raise TypeError(f"clipped_grad: {name} must be a number, got {value!r}")
+        if not isinstance(value, Array) and not fits(value):
+            raise ValueError(f"clipped_grad: {name} must be {wanted}, got {value}")
+    noisy = isinstance(noise, Array) or noise > 0
 
     def clipped(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
         if noisy and key is None:
             raise ValueError("clipped_grad: noise needs a key; pass key=jax.random.key(...)")
-        found = _opened(objective)(params, x, y, state, key)
-        norms = jnp.sqrt(_squares(objective, layers, found.layers))
-        scale = jnp.where(norms > max_norm, max_norm / jnp.where(norms == 0, 1, norms), 1)
-        logits, _, residuals = objective.net.forward(params, x, state, key)  # what _opened did: one pass after jit
-        dlogits = _each_dlogits(objective.loss)(logits, y)[1]
-        _, grads = objective.net.backward(params, residuals, dlogits * _like(scale, dlogits))
-        total = scale.sum()
-
-        def finished(path: tuple, g: Array, p: Array) -> Array:
-            return g + total.astype(p.dtype) * _penalty_gradient(objective, path, p)
-
-        grads = jax.tree.map_with_path(finished, grads, params)
-        return grads if not noisy else _with_noise(grads, noise * max_norm, key)
+        seen = _seen(objective, params, x, y, state, key)
+        norms = _norms(objective, layers, seen)
+        bound = jnp.asarray(max_norm, norms.dtype)
+        scale = jnp.where(norms > bound, bound / jnp.where(norms == 0, 1, norms), 1)
+        grads = with_leaves(objective.net, params, {n: _scaled_sum(layers[n], seen[n], scale) for n in layers})
+        if not is_off(objective.l2):
+            grads = with_penalty(grads, params, jnp.asarray(objective.l2, scale.dtype) * scale.sum())
+        return grads if not noisy else _with_noise(grads, jnp.asarray(noise, norms.dtype) * bound, key)
 
     return clipped
+
+
+def _scaled_sum(layer: Layer, seen: Seen, scale: Array) -> Any:
+    """Σ_i scale_i g_i of one layer: the gradient of its parameters for scale_i δ_i."""
+    if not jax.tree.leaves(seen.params):
+        return seen.dparams
+    return layer.backward(seen.params, seen.residuals, seen.dy * _like(scale, seen.dy))[1]
 
 
 def _checked(tool: str, objective: Objective) -> dict[str, Layer]:
@@ -168,29 +183,34 @@ def check_apart(tool: str, net: Layer) -> None:
 
     A layer of the user's own that mixes them cannot be told from one that does not.
     """
-    for name, layer in leaf_layers(net):
-        inner = innermost(layer)
-        if isinstance(inner, BatchNorm) and not isinstance(inner, FrozenBatchNorm):
+    for leaf, layer in leaf_layers(net):
+        for path in _batch_norms(leaf, layer):
             raise ValueError(
-                f"{tool}: {name} is a BatchNorm in training, whose output mixes the examples of a batch, so that none "
+                f"{tool}: {path} is a BatchNorm in training, whose output mixes the examples of a batch, so that none "
                 f"has a gradient of its own; use hg.inference(net), with running statistics"
             )
 
 
-def _opened(objective: Objective) -> Callable:
-    """The passes with the loss of each example by itself, and no penalty."""
-    return opened(Objective(objective.net, objective.loss), _each_dlogits(objective.loss))
+def _batch_norms(path: str, layer: Layer) -> Iterator[str]:
+    """The paths of those in training, also inside a container that is differentiated whole."""
+    inner = innermost(layer)
+    if isinstance(inner, BatchNorm) and not isinstance(inner, FrozenBatchNorm):
+        yield path
+    for name, child in inner.items() if isinstance(inner, Container) else ():
+        yield from _batch_norms(f"{path}/{name}", child)
 
 
-def _each_dlogits(loss: Loss) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """The sum of the losses of the examples, each a batch of one, and its gradient in the logits."""
+def _seen(objective: Objective, params: Params, x: Array, y: Array, state: State, key: Array | None) -> dict[str, Seen]:
+    """What each layer meets in one forward and one backward pass, δ from the loss of each example as a batch of one."""
+    loss = objective.loss
 
-    def of_each(logits: Array, y: Array) -> tuple[Array, Array]:
+    def of_each(logits: Array) -> tuple[Array, Array]:
+        jax.eval_shape(lambda logits: loss(logits, y), logits)  # are these labels for these logits?
         one = jax.vmap(lambda row, label: loss.value_and_grad(row[None], label[None]))
         losses, dlogits = one(logits, jnp.asarray(y))
         return losses.sum(), dlogits[:, 0]
 
-    return of_each
+    return open_passes(objective.net, params, x, state, key, of_each).layers
 
 
 def layer_grads(layer: Layer, seen: Seen) -> Any:
@@ -213,14 +233,14 @@ def layer_grads(layer: Layer, seen: Seen) -> Any:
         return jax.vmap(of_one)(jnp.arange(n))
 
     def of_example(x: Array, dy: Array) -> Any:
-        _, _, residuals = layer.forward(seen.params, x[None], seen.state, None)
+        _, _, residuals = layer.forward(seen.params, x[None], seen.state, seen.key)
         return layer.backward(seen.params, residuals, dy[None])[1]
 
     return jax.vmap(of_example)(seen.x, seen.dy)
 
 
 def uses_key(layer: Layer, seen: Seen) -> bool:
-    """Whether the layer's forward depends on its key, as its jaxpr tells."""
+    """Whether the layer's output depends on its key, as the jaxpr of its forward tells."""
     if seen.key is None:
         return False
 
@@ -228,40 +248,37 @@ def uses_key(layer: Layer, seen: Seen) -> bool:
         return layer.forward(seen.params, seen.x, seen.state, key)[0]
 
     jaxpr = jax.make_jaxpr(forward)(seen.key).jaxpr
-    (key,) = jaxpr.invars
-    return any(key is variable for equation in jaxpr.eqns for variable in equation.invars)
+    needed = {id(variable) for variable in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(variable) in needed for variable in equation.outvars):
+            needed |= {id(variable) for variable in equation.invars}
+    return id(jaxpr.invars[0]) in needed
 
 
-def _squares(objective: Objective, layers: dict[str, Layer], seen: dict[str, Seen]) -> Array:
-    """|g_i|² over all layers, (N,); with a penalty |g + 2λW|² = |g|² + 4λ g·W + 4λ²|W|²."""
-    total = jnp.zeros(next(iter(seen.values())).x.shape[0])
+def _norms(objective: Objective, layers: dict[str, Layer], seen: dict[str, Seen]) -> Array:
+    """|g_i| over all layers, (N,); with a penalty |g + 2λW|² = |g|² + 4λ g·W + 4λ²|W|²."""
+    total = jnp.zeros(len(next(iter(seen.values())).x), jnp.float32)
     for name, layer in layers.items():
         if not jax.tree.leaves(seen[name].params):
             continue
-        squares, along = ghost_products(layer, seen[name]) or _made_products(layer, seen[name])
+        squares, along = (ghost_products if is_affine(layer) else _made_products)(layer, seen[name])
         kernels = [p for path, p in jax.tree.leaves_with_path(seen[name].params) if is_kernel(path)]
-        if kernels:
+        if kernels and not is_off(objective.l2):
             penalty = jnp.asarray(objective.l2, squares.dtype)
-            size = sum(jnp.sum(jnp.square(kernel)) for kernel in kernels)
+            size = sum(jnp.sum(jnp.square(wide(kernel))) for kernel in kernels)
             squares = squares + 4 * penalty * along + 4 * jnp.square(penalty) * size
         total = total.astype(squares.dtype) + squares
-    return jnp.maximum(total, 0)  # a Gram sum may round below
+    some = total > 0  # rounding may take a sum of products below; at 0 the root has no derivative
+    return jnp.where(some, jnp.sqrt(jnp.where(some, total, 1)), jnp.where(jnp.isnan(total), total, 0))
 
 
 def _made_products(layer: Layer, seen: Seen) -> tuple[Array, Array]:
     """|g_i|² and g_i · W over kernels, by gradients that are made."""
-    grads, along = layer_grads(layer, seen), jnp.zeros(())
-    terms = [jnp.sum(jnp.square(g.reshape(g.shape[0], -1)), 1) for g in jax.tree.leaves(grads)]
+    grads = layer_grads(layer, seen)
     pairs = zip(jax.tree.leaves_with_path(seen.params), jax.tree.leaves(grads), strict=True)
-    for (path, p), g in pairs:
-        if is_kernel(path):
-            along = along + jnp.sum((g * p[None]).reshape(g.shape[0], -1), 1)
-    return sum(terms[1:], start=terms[0]), along
-
-
-def _penalty_gradient(objective: Objective, path: tuple, p: Array) -> Array:
-    """2λW for a kernel, 0 for all else."""
-    return jnp.asarray(2 * objective.l2, p.dtype) * p if is_kernel(path) else jnp.zeros_like(p)
+    along = [sum_each(g * jnp.broadcast_to(p, g.shape)) for (path, p), g in pairs if is_kernel(path)]
+    squares = [sum_squares(g) for g in jax.tree.leaves(grads)]
+    return reduce(jnp.add, squares), reduce(jnp.add, along, jnp.zeros_like(squares[0]))
 
 
 def _with_noise(tree: Any, deviation: Any, key: Any) -> Any:

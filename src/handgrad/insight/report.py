@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+SIDES = "<<>>><<"  # where each column's text is set
 
 
 class Row(NamedTuple):
@@ -79,8 +81,20 @@ class Report:
 
     def __str__(self) -> str:
         """The table, at most about 110 columns wide."""
+        return "\n".join([self._head(), *table(self._cells(), SIDES), *self._verdict()])
+
+    def record(self) -> dict[str, Any]:
+        """What the table says, as JSON holds it: `ok`, `head`, `cells`, their `sides`, and the `verdict`'s lines."""
+        cells = [list(row) for row in self._cells()]
+        return {"ok": self.ok, "head": self._head(), "cells": cells, "sides": SIDES, "verdict": self._verdict()}
+
+    def _head(self) -> str:
+        return f"gradient check in float64, value {self.value:.10g}"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table's texts, a header first."""
         header = ("leaf", "shape", "hand/automatic", "hand/differences", "slope", "kinks", "odd one out")
-        body = [
+        return [header] + [
             (
                 shortened(row.name),
                 "x".join(map(str, row.shape)) if len(row.shape) > 1 else str(row.shape),
@@ -92,8 +106,6 @@ class Report:
             )
             for row in self.rows
         ]
-        lines = [f"gradient check in float64, value {self.value:.10g}", *table([header, *body], "<<>>><<")]
-        return "\n".join([*lines, *self._verdict()])
 
     def _verdict(self) -> list[str]:
         if self.ok:

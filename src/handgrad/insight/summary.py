@@ -15,6 +15,8 @@ from handgrad.insight.report import table
 from handgrad.layers.affine import Conv, ConvTranspose, Dense
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State, check_is_layer
 
+SIDES = "<<<>>>"  # where each column's text is set
+
 
 class SummaryRow(NamedTuple):
     """A leaf layer: counts are for the whole batch.
@@ -65,10 +67,18 @@ class Summary:
 
     def __str__(self) -> str:
         """The table, with the totals in its last line."""
+        return "\n".join(table(self._cells(), SIDES))
+
+    def record(self) -> dict[str, Any]:
+        """What the table says, as JSON holds it: the `cells`, and their `sides`."""
+        return {"cells": [list(row) for row in self._cells()], "sides": SIDES}
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table's texts, a header first, the totals last."""
         header = ("layer", "kind", "output", "parameters", "multiply-adds", "kept bytes")
         body = [(row.name, row.kind, "x".join(map(str, row.out_shape)), *_counts(row[3:])) for row in self.rows]
         total = ("total", "", f"batch of {self.batch}", *_counts((self.parameters, self.multiply_adds, self.bytes)))
-        return "\n".join(table([header, *body, total], "<<<>>>"))
+        return [header, *body, total]
 
 
 def summary(net: Layer, in_shape: Shape, batch: int = 1) -> Summary:

@@ -36,7 +36,7 @@ from handgrad.ops import check
 from handgrad.ops import conv_algorithms as fast
 from handgrad.ops.conv import INPUT_GRADIENT, KERNEL_GRADIENT, OUTPUT, SPATIAL, Ints, with_bias
 from handgrad.ops.precision import sum_rows
-from handgrad.ops.spatial import Padding, Windows, per_axis, span, transposed_windows
+from handgrad.ops.spatial import Padding, Windows, per_axis, span, taps, transposed_windows
 
 
 def conv_transpose(
@@ -179,6 +179,44 @@ def conv_transpose_backward(
     dx = OUTPUT(dy, _turned(kernel), windows, groups, algorithm)
     dkernel = KERNEL_GRADIENT(dy, x, windows, groups, algorithm)
     return dx, _turned(dkernel), sum_rows(dy)
+
+
+def patches(
+    x: jax.Array,
+    kernel: jax.Array,
+    dy: jax.Array,
+    *,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> list[jax.Array]:
+    """What each element of the kernel sends each place of x to, taken from dy: dW_k = Σ_a x[a] patches[k][a].
+
+    Args:
+        x: as in `conv_transpose`, and so are the settings; only its shape counts.
+        kernel: as in `conv_transpose`; only its shape counts.
+        dy: cotangent of y (N, *B, O).
+        strides: as in `conv_transpose`.
+        padding: as in `conv_transpose`.
+        output_padding: as in `conv_transpose`.
+        dilation: as in `conv_transpose`.
+        groups: as in `conv_transpose`.
+
+    Returns:
+        For each element k of the kernel, row by row, (N, groups, T, O/groups), T the number of places of x.
+
+    Example:
+        >>> dy = jnp.arange(1.0, 6.0).reshape(1, 5, 1)
+        >>> found = patches(jnp.zeros((1, 2, 1)), jnp.zeros((3, 1, 1)), dy, strides=2, padding="VALID")
+        >>> [patch.ravel().tolist() for patch in found]
+        [[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]]
+    """
+    op = "conv_transpose patches"
+    windows = _checked(op, x, kernel, None, strides, padding, output_padding, dilation, groups)
+    n, features = dy.shape[0], dy.shape[-1] // groups
+    return [jnp.swapaxes(tap.reshape(n, -1, groups, features), 1, 2) for tap in taps(dy, windows, 0)]
 
 
 def _turned(kernel: jax.Array) -> jax.Array:

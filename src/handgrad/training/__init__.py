@@ -5,6 +5,7 @@ from handgrad.training.evaluate import evaluate, predict
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
 from handgrad.training.run_folder import read_history
+from handgrad.training.run_record import note_run, note_test, read_run
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "init_train_state",
     "make_train_step",
     "mixed_precision",
+    "note_run",
+    "note_test",
     "predict",
     "read_history",
+    "read_run",
 ]

@@ -27,6 +27,7 @@ from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
 from handgrad.training.log import Log
 from handgrad.training.run_folder import History, Line, RunFolder
+from handgrad.training.run_record import note_run, training_facts
 from handgrad.training.step import TrainState, copied
 
 AUGMENT_STREAM = 2**31  # sets the keys of augmentation apart from keys that users make of the same seed
@@ -62,8 +63,8 @@ def fit(
         seed: of the order of the examples, which is a function of (seed, epoch), and of augmentation.
         validation: (x, y) to evaluate on after each epoch.
         augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`; jit your own if it is in JAX.
-        run_dir: folder for metrics.jsonl (a line of JSON for each step, epoch and trace) and
-            checkpoints/step_XXXXXXXX.npz (one an epoch, the newest three are kept).
+        run_dir: folder for metrics.jsonl (a line of JSON for each step, epoch and trace), checkpoints/step_XXXXXXXX.npz
+            (one an epoch, the newest three are kept) and run.json, what was run: all that `hg.report` makes a page of.
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
         progress: whether to draw a bar with loss, accuracy and images per second.
         trace_every: look inside the first step and each N-th after it: `hg.trace` of its batch and masks, before it is
@@ -114,6 +115,10 @@ def fit(
         train_state, first, history = folder.resume(train_state)
     elif folder is not None:
         folder.start()
+    if run_dir is not None:
+        held_out = 0 if validation is None else len(validation[0])
+        settings = {"batch_size": batch_size, "epochs": epochs, "seed": seed, "trace_every": trace_every}
+        note_run(run_dir, **training_facts(step, train_state.params, x, validation=held_out, **settings))
     train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, _tracer(step)
     with stop_signals(active=folder is not None) as stop, _bar(per_epoch * batch_size * epochs, progress) as bar:
         log = Log(history, first, folder, bar, batch_size)

@@ -8,12 +8,14 @@ text and lines of middle tones that can be read on white paper as on a dark page
 from handgrad.viz.canvas import BLUE, ORANGE, alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.costs import cost, ledger
+from handgrad.viz.demo import demo_2d
 from handgrad.viz.descent import descend_2d, wiggle_cost, wiggle_signs
 from handgrad.viz.images import images
 from handgrad.viz.inside import activations, saliency
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
 from handgrad.viz.net import net
+from handgrad.viz.report import report
 from handgrad.viz.run import draw_run
 from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
@@ -32,10 +34,12 @@ __all__ = [
     "alt_text",
     "confusion",
     "confusion_text",
+    "demo_2d",
     "draw_run",
     "images",
     "kernels",
     "learning_curve",
+    "report",
     "save",
     "trace",
     "wrong",

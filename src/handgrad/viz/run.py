@@ -8,18 +8,26 @@ from typing import Any
 import jax
 import numpy as np
 
+from handgrad.layers.layer import Layer
 from handgrad.metrics import confusion_matrix
 from handgrad.viz.canvas import save
 from handgrad.viz.confusion import confusion
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
+from handgrad.viz.net import net as diagram
 from handgrad.viz.wrong import wrong
 
 
 def draw_run(
-    run_dir: str | os.PathLike[str], params: Any, x: Any, y: Any, logits: Any, classes: Sequence[str]
+    run_dir: str | os.PathLike[str],
+    params: Any,
+    x: Any,
+    y: Any,
+    logits: Any,
+    classes: Sequence[str],
+    net: Layer | None = None,
 ) -> list[Path]:
-    """Draw a run that `fit` has written: learning curve, first-layer kernels, wrong images and confusion matrix.
+    """Draw a run that `fit` has written: learning curve, kernels, wrong images, confusion matrix, and the net.
 
     Args:
         run_dir: the run's folder, with its metrics.jsonl; figures go to its subfolder `figures`.
@@ -28,9 +36,10 @@ def draw_run(
         y: their classes, ints (n,).
         logits: what the net says of them, (n, K).
         classes: the K names.
+        net: what was trained, for its diagram; None draws none.
 
     Returns:
-        The paths of the PNG files; without convolutions in the net there are no kernels.
+        The paths of the PNG files, of the diagram an SVG; without convolutions in the net there are no kernels.
 
     Raises:
         ImportError: without matplotlib.
@@ -46,4 +55,7 @@ def draw_run(
         figures["kernels"] = kernels(params)
     figures["wrong"] = wrong(x, y, predictions, classes)
     figures["confusion"] = confusion(confusion_matrix(predictions, y, len(classes)), classes)
-    return [save(ax, run_dir / "figures" / f"{name}.png") for name, ax in figures.items()]
+    paths = [save(ax, run_dir / "figures" / f"{name}.png") for name, ax in figures.items()]
+    if net is not None:
+        paths.append(save(diagram(net, np.shape(x)[1:]), run_dir / "figures" / "net.svg"))
+    return paths
