@@ -8,7 +8,7 @@ objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
 (loss, aux), grads = hg.value_and_grad(objective)(params, x, y, state, key)
 """
 
-from handgrad import bridge, data, initializers, losses, metrics, models, ops, optimizers, schedules, viz
+from handgrad import bridge, data, initializers, insight, losses, metrics, models, ops, optimizers, schedules, viz
 from handgrad.compile import jit
 from handgrad.gradient import Aux, Objective, grad, value_and_grad
 from handgrad.insight import (
@@ -213,6 +213,7 @@ __all__ = [
     "inference",
     "init_train_state",
     "initializers",
+    "insight",
     "integrated_gradients",
     "jit",
     "kfac",

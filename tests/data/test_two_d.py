@@ -1,5 +1,7 @@
 """Problems in the plane: who is where."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,8 @@ def test_who_is_where():
 def test_errors():
     with pytest.raises(ValueError, match="name must be one of circle, spirals, xor, got 'moons'"):
         two_d_problem("moons")
-    for n in (3, 5, 2, True, 8.0):
+    wrong: list[Any] = [3, 5, 2, True, 8.0]
+    for n in wrong:
         with pytest.raises(ValueError, match="n must be an even number from 4 on"):
             two_d_problem("xor", n)
     with pytest.raises(ValueError, match="seed must be a whole number from 0 on, got -1"):

@@ -97,7 +97,7 @@ NETS = {
     "depthwise": (hg.Chain(hg.Conv(3, 3, groups=3), hg.GlobalAvgPool()), (5, 4, 3)),
     "transposed": (hg.Chain(hg.ConvTranspose(2, 3, strides=2), *HEAD), (3, 2, 2)),
     "transposed in groups": (
-        hg.Chain(hg.ConvTranspose(4, (2, 3), 2, ((1, 0), 1), output_padding=1, dilation=2, groups=2), *HEAD),
+        hg.Chain(hg.ConvTranspose(4, (2, 3), 2, ((1, 0), (1, 1)), output_padding=1, dilation=2, groups=2), *HEAD),
         (3, 2, 6),
     ),
     "norms": (hg.Chain(hg.LayerNorm(), hg.GroupNorm(2), hg.PRelu(), *HEAD), (3, 2, 4)),

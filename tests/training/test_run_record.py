@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import handgrad as hg
+from handgrad.insight.report import Report, Row
 from handgrad.training import note_run, note_test, read_run
 from handgrad.training.run_record import KEPT_IMAGES
 
@@ -23,14 +24,14 @@ def test_notes_add_up_and_are_strict_json(tmp_path):
 
 def test_tables_are_kept_as_they_print(tmp_path):
     net = hg.Chain(hg.Conv(2, 3), hg.Relu(), hg.Flatten(), hg.Dense(3))
-    check = hg.insight.report.Report(1.0, (hg.insight.report.Row("w", (2,), 1e-16, 0.1, 2.0, 3, 0, "manual"),))
+    check = Report(1.0, (Row("w", (2,), 1e-16, 0.1, 2.0, 3, 0, "manual"),))
     found = {"layers": hg.summary(net, (5, 4, 1)), "ledger": hg.ledger(net, (5, 4, 1), temporary=False), "check": check}
     note_run(tmp_path, **found)
     for name, record in read_run(tmp_path).facts.items():
-        lines = str(found[name]).splitlines()[-len(record["cells"]) - len(record.get("verdict", ())) :]
-        assert [line.split() for line in lines] == [
-            " ".join(row).split() for row in record["cells"] + [[text] for text in record.get("verdict", ())]
-        ]
+        printed = [line.split() for line in str(found[name]).splitlines()]
+        rows = [" ".join(row).split() for row in [*record["cells"], *([text] for text in record.get("verdict", ()))]]
+        start = printed.index(rows[0])
+        assert printed[start : start + len(rows)] == rows
         assert len(record["sides"]) == len(record["cells"][0])
     assert read_run(tmp_path).facts["check"]["ok"] is False
 

@@ -89,7 +89,8 @@ def small(tmp_path_factory):
 
 def held(page):
     """The data inside a page."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)[1])
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    return json.loads(text)
 
 
 def numbers(text, dtype):
@@ -155,7 +156,7 @@ def test_relu_and_the_defaults(tmp_path):
         for run in held(page)["runs"]
     }
 
-    def right(problem, hidden, rate=1, momentum=0.9):
+    def right(problem, hidden, rate=1.0, momentum=0.9):
         x, y = hg.data.two_d_problem(problem, 160, 0)
         params = tree(final[problem, hidden, rate, momentum], hidden)
         logits = demo_net(hidden).apply(params, jnp.asarray(x, jnp.float64))[:, 0]
@@ -206,8 +207,8 @@ def test_the_slider_moves_the_picture(opened):
     slider.send_keys(Keys.END)
     assert state(opened)["frame"] == 7
     assert all(one != other for one, other in zip(first, pictures(opened), strict=True))
-    loss = [re.search(r"loss ([\d.]+)", found)[1] for found in (words, text(opened, "readout"))]
-    assert float(loss[1]) < 0.9 * float(loss[0])
+    losses = re.findall(r"loss ([\d.]+)", f"{words} {text(opened, 'readout')}")
+    assert float(losses[1]) < 0.9 * float(losses[0])
     slider.send_keys(Keys.ARROW_LEFT)
     assert state(opened)["frame"] == 6 and "6" in slider.get_attribute("value")
     slider.send_keys(Keys.HOME)

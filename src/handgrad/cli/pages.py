@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from handgrad.cli.arguments import add_command, at_least
 from handgrad.data.two_d import PROBLEMS
 from handgrad.viz import demo_2d
 from handgrad.viz import report as write_report
@@ -25,28 +26,19 @@ def demo(options: argparse.Namespace) -> int:
 
 def add_report(commands: Any) -> None:
     """The command `report` and its options."""
-    command = commands.add_parser(
-        "report",
-        help="write a page of a run: curves, wrong images, kernels, trace, gradient check",
-        description="Write one page of all that a run's folder holds, which needs no network and no server.",
-    )
+    purpose = "write a page of a run: curves, wrong images, kernels, trace, gradient check"
+    command = add_command(commands, "report", report, purpose)
     command.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, such as runs/digits")
     command.add_argument("--out", metavar="F", help="the file to write (report.html in the run's folder)")
-    command.set_defaults(run=report)
 
 
 def add_demo(commands: Any) -> None:
     """The command `demo` and its options."""
-    command = commands.add_parser(
-        "demo",
-        help="write a page on which small nets learn, step by step under a slider",
-        description="Train small nets on problems in the plane and write a page that plays their training: boundary, "
-        "weights, gradients and loss. Defaults are in brackets.",
-    )
+    purpose = "write a page on which small nets learn, step by step under a slider"
+    command = add_command(commands, "demo", demo, purpose)
     command.add_argument("--out", metavar="F", default="demo.html", help="the file to write (%(default)s)")
     command.add_argument(
         "--problem", action="append", choices=sorted(PROBLEMS), help="which one; may be given again for several (all)"
     )
     command.add_argument("--activation", choices=("tanh", "relu"), default="tanh", help="of hidden units (%(default)s)")
-    command.add_argument("--seed", metavar="S", type=int, default=0, help="of points and weights (%(default)s)")
-    command.set_defaults(run=demo)
+    command.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="of points and weights (%(default)s)")

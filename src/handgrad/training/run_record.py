@@ -19,13 +19,13 @@ import jax
 import numpy as np
 
 from handgrad.training import checkpoint, npz
-from handgrad.training.run_folder import History, history_of
+from handgrad.training.run_folder import History, read_history
 
 FACTS, TEST = "run.json", "test.npz"
 KEPT_IMAGES = 64  # of the wrong ones
 
 
-class Tested(NamedTuple):
+class Answers(NamedTuple):
     """What the net said of n test examples.
 
     Attributes:
@@ -56,7 +56,7 @@ class RunRecord(NamedTuple):
     facts: dict[str, Any]
     history: History
     params: Any
-    test: Tested | None
+    test: Answers | None
 
 
 def note_run(run_dir: str | os.PathLike[str], **facts: Any) -> None:
@@ -103,7 +103,7 @@ def note_test(run_dir: str | os.PathLike[str], x: Any, y: Any, logits: Any) -> N
             f"note_test: wants x (n, H, W, C), y (n,) and logits (n, K), got {x.shape}, {y.shape} and {logits.shape}"
         )
     wrong = np.flatnonzero(logits.argmax(1) != y)[:KEPT_IMAGES]
-    test = Tested(y.astype(np.int32), logits, wrong.astype(np.int32), x[wrong].astype(np.float32))
+    test = Answers(y.astype(np.int32), logits, wrong.astype(np.int32), x[wrong].astype(np.float32))
     npz.write(Path(run_dir) / TEST, test._asdict())
 
 
@@ -117,11 +117,12 @@ def read_run(run_dir: str | os.PathLike[str]) -> RunRecord:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"report: {folder} is no folder; give the run_dir of hg.fit or of handgrad train")
+    history = read_history(folder) if (folder / "metrics.jsonl").exists() else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an older checkpoint does as well
         newest = checkpoint.latest(folder / "checkpoints")
     params = None if newest is None else getattr(checkpoint.load(newest), "params", None)
-    return RunRecord(folder, _facts(folder / FACTS), _history(folder / "metrics.jsonl"), params, _test(folder / TEST))
+    return RunRecord(folder, _facts(folder / FACTS), history, params, _test(folder / TEST))
 
 
 def circumstances() -> dict[str, str]:
@@ -182,21 +183,8 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _history(path: Path) -> History:
-    """The lines of the metrics file; the last one may be cut off."""
-    lines = []
-    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, text in enumerate(texts, start=1):
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            if number < len(texts):
-                raise ValueError(f"{path} must hold a line of JSON a step, line {number} is none") from None
-    return history_of(lines)
-
-
-def _test(path: Path) -> Tested | None:
+def _test(path: Path) -> Answers | None:
     if not path.exists():
         return None
     with open(path, "rb") as file, npz.blaming(path, "the test"), np.load(file, allow_pickle=False) as archive:
-        return Tested(**{name: archive[name] for name in Tested._fields})
+        return Answers(**{name: archive[name] for name in Answers._fields})

@@ -4,7 +4,7 @@ import html
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import numpy as np
@@ -213,13 +213,18 @@ def _kernels(run: RunRecord) -> Section | None:
 
 def _traces(run: RunRecord) -> Section | None:
     records = run.history.get("trace", ())
-    known = [value for value in TRACED if any(number is not None for record in records for number in record[value])]
+    known = [value for value in TRACED if any(_has(record, value) for record in records)]
     if not known:
         return None
     drawn = {value: trace(run.history, value) for value in known}
     finding = next(iter(drawn.values())).get_title()
     figures = "".join(figure(ax, NAMES[value].capitalize()) for value, ax in drawn.items())
     return Section("trace", "The chain rule, layer by layer", f"<p>{escaped(finding)}</p>{figures}")
+
+
+def _has(record: dict[str, Any], value: str) -> bool:
+    """Whether any layer of a traced step has this number."""
+    return any(number is not None for number in record.get(value, ()))
 
 
 def _net(run: RunRecord) -> Section | None:
@@ -241,7 +246,7 @@ def _check(run: RunRecord) -> Section | None:
     return Section("check", "Gradient check", table(found["cells"], found["sides"], caption) + verdict)
 
 
-def _is_table(fact: Any) -> bool:
+def _is_table(fact: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a fact is a record with the texts of a table."""
     return isinstance(fact, dict) and {"cells", "sides"} <= set(fact)
 

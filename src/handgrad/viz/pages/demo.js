@@ -18,18 +18,7 @@ function draw() {
   const run = current(), frame = state.frame, net = netAt(run, frame), slopes = netAt(run, frame, run.grads);
   run.sizes ??= sizesOf(run);
   run.lengths ??= DATA.steps.map((_, i) => gradientLength(run, i));
-  const wrong = wrongPoints(run, net).length, share = Math.round((100 * (POINTS - wrong)) / POINTS);
-  const step = DATA.steps[frame].toLocaleString("en"), last = DATA.steps[LAST].toLocaleString("en");
-  $("map-title").textContent = wrong ? `${share} % of the points are right at step ${step}` : `All points are right at step ${step}`;
-  $("readout").innerHTML = [["step", `${step} of ${last}`], ["loss", tidy(run.loss[frame])], ["gradient", tidy(run.lengths[frame])], ["wrong", `${wrong} of ${POINTS}`]]
-    .map(([name, value]) => `<span><span class="soft">${name}</span> <b>${value}</b></span>`).join(" ");
-  $("scales").textContent = `longest bars: hidden ${tidy(run.sizes.hidden)}, output ${tidy(run.sizes.output)}, gradient ${tidy(run.sizes.slope)}`;
-  $("step").value = frame;
-  $("step").setAttribute("aria-valuetext", `step ${step}, loss ${tidy(run.loss[frame])}, ${share} % right`);
-  $("map").setAttribute("aria-label", `The plane with ${POINTS} points of two classes, ${share} % of them on the right side of the net's boundary at step ${step}.`);
-  $("net").setAttribute("aria-label", `Diagram: two inputs, ${run.hidden} hidden units, one output; the numbers are in the table below.`);
-  $("bars").setAttribute("aria-label", "A bar for each weight and for its gradient; the numbers are in the table below.");
-  $("loss").setAttribute("aria-label", `Loss over the steps, from ${tidy(run.loss[0])} to ${tidy(run.loss[LAST])}; now ${tidy(run.loss[frame])}.`);
+  say(run, frame, wrongPoints(run, net).length);
   drawMap($("map"), run, net, state.hover, $("lines").checked);
   drawNet($("net"), net, run.sizes, state.hover);
   drawBars($("bars"), net, slopes, run.sizes, state.hover);
@@ -37,12 +26,38 @@ function draw() {
   if ($("numbers").open) fillTable(net, slopes);
 }
 
+// Everything that stands in words: titles, numbers, and what canvases show for those who cannot see them.
+function say(run, frame, wrong) {
+  const share = Math.round((100 * (POINTS - wrong)) / POINTS), loss = tidy(run.loss[frame]);
+  const step = DATA.steps[frame].toLocaleString("en"), last = DATA.steps[LAST].toLocaleString("en");
+  $("map-title").textContent = `${wrong ? `${share} % of the` : "All"} points are right at step ${step}`;
+  const facts = { step: `${step} of ${last}`, loss, gradient: tidy(run.lengths[frame]), wrong: `${wrong} of ${POINTS}` };
+  const texts = Object.entries(facts).map(([name, value]) => `<span><span class="soft">${name}</span> <b>${value}</b></span>`);
+  $("readout").innerHTML = texts.join(" ");
+  const { hidden, output, slope } = run.sizes;
+  $("scales").textContent = `longest bars: hidden ${tidy(hidden)}, output ${tidy(output)}, gradient ${tidy(slope)}`;
+  $("step").value = frame;
+  $("step").setAttribute("aria-valuetext", `step ${step}, loss ${loss}, ${share} % right`);
+  const labels = {
+    map: `The plane with ${POINTS} points of two classes, ${share} % on the right side of the boundary at step ${step}.`,
+    net: `Diagram: two inputs, ${run.hidden} hidden units, one output; the numbers are in the table below.`,
+    bars: "A bar for each weight and for its gradient; the numbers are in the table below.",
+    loss: `Loss over the steps, from ${tidy(run.loss[0])} to ${tidy(run.loss[LAST])}; now ${loss}.`,
+  };
+  for (const [id, text] of Object.entries(labels)) $(id).setAttribute("aria-label", text);
+}
+
 function fillTable(net, slopes) {
   const head = ["unit", "from x₁", "gradient", "from x₂", "gradient", "bias", "gradient", "to output", "gradient"];
-  const rows = [...Array(net.hidden).keys()].map((j) => [String(j + 1), ...["w1", "w2", "b", "v"].flatMap((part) => [net[part][j], slopes[part][j]].map(tidy))]);
+  const both = (part, j) => [net[part][j], slopes[part][j]].map(tidy);
+  const rows = [...Array(net.hidden).keys()].map((j) => [j + 1, ...["w1", "w2", "b", "v"].flatMap((part) => both(part, j))]);
   rows.push(["output", "", "", "", "", tidy(net.c), tidy(slopes.c), "", ""]);
-  const cells = (row, tag, scope) => `<tr><th scope="${scope}">${row[0]}</th>${row.slice(1).map((text) => `<${tag} class="number">${text}</${tag}>`).join("")}</tr>`;
-  $("table").innerHTML = `<thead>${cells(head, "th", "col")}</thead><tbody>${rows.map((row) => cells(row, "td", "row")).join("")}</tbody>`;
+  const cells = ([first, ...others], tag, scope) => {
+    const texts = others.map((text) => `<${tag} class="number">${text}</${tag}>`);
+    return `<tr><th scope="${scope}">${first}</th>${texts.join("")}</tr>`;
+  };
+  const body = rows.map((row) => cells(row, "td", "row")).join("");
+  $("table").innerHTML = `<thead>${cells(head, "th", "col")}</thead><tbody>${body}</tbody>`;
 }
 
 function show(frame) {
@@ -53,7 +68,8 @@ function show(frame) {
 function choose(change) {
   if (!runOf({ ...state, ...change })) return false;
   Object.assign(state, change, { hover: null });
-  for (const name of CHOICES) for (const input of document.getElementsByName(name)) input.checked = input.value === String(state[name]);
+  for (const name of CHOICES)
+    for (const input of document.getElementsByName(name)) input.checked = input.value === String(state[name]);
   draw();
   return true;
 }
@@ -71,15 +87,16 @@ function play(on) {
 function buildChoices() {
   for (const name of CHOICES) {
     const values = [...new Set(RUNS.map((run) => run[name]))], set = document.createElement("fieldset");
-    const pills = values.map((value) => `<label><input type="radio" name="${name}" value="${value}"><span>${value}</span></label>`);
-    set.innerHTML = `<legend>${TITLES[name]}</legend><div class="pills">${pills.join("")}</div>`;
+    const pill = (value) => `<label><input type="radio" name="${name}" value="${value}"><span>${value}</span></label>`;
+    set.innerHTML = `<legend>${TITLES[name]}</legend><div class="pills">${values.map(pill).join("")}</div>`;
     set.addEventListener("change", (event) => choose({ [name]: event.target.value }));
     $("choices").append(set);
   }
   $("choices").addEventListener("submit", (event) => event.preventDefault());
   for (const [text, problem, hidden, rate, momentum] of PRESETS) {
-    const choice = { problem, hidden, rate, momentum }, item = document.createElement("li"), button = document.createElement("button");
+    const choice = { problem, hidden, rate, momentum };
     if (!runOf(choice)) continue;
+    const item = document.createElement("li"), button = document.createElement("button");
     button.type = "button";
     button.textContent = text;
     button.addEventListener("click", () => {
@@ -129,6 +146,8 @@ listen();
 choose({});
 window.handgradDemo = {
   show, choose, play, frames: LAST + 1,
-  state: () => ({ ...Object.fromEntries(CHOICES.map((name) => [name, state[name]])), frame: state.frame, playing: state.timer !== null }),
+  state: () => ({
+    ...Object.fromEntries(CHOICES.map((name) => [name, state[name]])), frame: state.frame, playing: state.timer !== null,
+  }),
   logit: (x1, x2) => logit(netAt(current(), state.frame), x1, x2),
 };

@@ -202,7 +202,8 @@ function drawBars(canvas, net, slopes, sizes, hover) {
     c.fillRect(0, y - room / 2, w, room);
     c.fillStyle = paint.ink;
     label(c, own ? String(j + 1) : "out", names - 8, y, { bold: true, align: "right" });
-    const pairs = own ? ["w1", "w2", "b", "v"].map((part) => [net[part][j], slopes[part][j]]) : [null, null, [net.c, slopes.c], null];
+    const its = (part) => [net[part][j], slopes[part][j]];
+    const pairs = own ? ["w1", "w2", "b", "v"].map(its) : [null, null, [net.c, slopes.c], null];
     pairs.forEach((pair, i) => {
       const size = own && i < 3 ? sizes.hidden : sizes.output;
       if (pair) drawPair(c, names + (i + 0.5) * wide, y, wide - 12, room, pair, size, sizes.slope, paint);
@@ -223,13 +224,18 @@ function drawPair(c, x, y, wide, room, [weight, slope], weightSize, slopeSize, p
   bar(slope, Math.min(1, Math.max(0, 1 + Math.log10(Math.abs(slope) / slopeSize) / 4)), top + thick + 2, thin);
 }
 
+function powerText(power) {
+  const raised = (sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)];
+  return Math.abs(power) > 2 ? `10${[...String(power)].map(raised).join("")}` : String(Number((10 ** power).toPrecision(1)));
+}
+
 // Losses over the frames: those of the other runs of this net pale, the gradient's length dashed, a mark at the frame.
-const powerText = (power) => (power < -2 || power > 2 ? `10${[...String(power)].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("")}` : String(Number((10 ** power).toPrecision(1))));
 const THUMB = 11; // half the slider's thumb: where its track begins
 function drawLoss(canvas, run, others, lengths, frame) {
   const { c, w, h } = sheet(canvas), paint = colours(), foot = 20;
   const all = [...others.flatMap((other) => [...other.loss]), ...lengths].filter((v) => Number.isFinite(v) && v > 0);
-  const low = Math.max(-5, Math.floor(Math.log10(Math.min(...all)))), high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...all))));
+  const low = Math.max(-5, Math.floor(Math.log10(Math.min(...all))));
+  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...all))));
   const x = (i) => THUMB + ((w - 2 * THUMB) * i) / LAST;
   const y = (v) => 6 + ((h - foot - 6) * (high - Math.max(low, Math.log10(v)))) / (high - low);
   const skip = Math.ceil((16 * (high - low)) / (h - foot - 6));
@@ -244,7 +250,8 @@ function drawLoss(canvas, run, others, lengths, frame) {
     if (power < high && (high - power) % skip === 0) label(c, powerText(power), THUMB, y(10 ** power) - 8, { size: 11, align: "left" });
   }
   const every = Math.max(1, Math.ceil((LAST * 52) / (w - 2 * THUMB)));
-  for (let i = 0; i <= LAST; i += every) label(c, DATA.steps[i].toLocaleString("en"), x(i), h - 8, { size: 11, align: i ? "center" : "left" });
+  for (let i = 0; i <= LAST; i += every)
+    label(c, DATA.steps[i].toLocaleString("en"), x(i), h - 8, { size: 11, align: i ? "center" : "left" });
   const line = (values, colour, width, dash = []) => {
     c.strokeStyle = colour;
     c.lineWidth = width;

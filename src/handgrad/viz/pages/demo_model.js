@@ -16,7 +16,8 @@ function fromHalf(bits) {
 
 const PROBLEMS = Object.fromEntries(Object.entries(DATA.problems).map(([name, text]) => [name, float32(text)]));
 const POINTS = DATA.n; // the first half of each problem's points is class 0, the second class 1
-const RUNS = DATA.runs.map((run) => ({ ...run, params: float32(run.params), grads: float16(run.grads), loss: float32(run.loss) }));
+const decoded = (run) => ({ params: float32(run.params), grads: float16(run.grads), loss: float32(run.loss) });
+const RUNS = DATA.runs.map((run) => ({ ...run, ...decoded(run) }));
 const CHOICES = ["problem", "hidden", "rate", "momentum"];
 
 function runOf(choice) {
