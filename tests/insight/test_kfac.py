@@ -59,7 +59,7 @@ def test_factors_by_their_formulas():
     found = jax.jit(hg.kfac_factors(hg.Objective(NET, SOFTMAX, l2=0.1)))(*args)
     h = hg.activations(NET, params, x)
     names = {"conv1": "conv1", "residual1/body": "residual1/body", "dense1": "dense1", "dense2": "dense2"}
-    assert list(found) == list(names)
+    assert set(found) == set(names)
     wanted = gammas(SOFTMAX, args, {name: h[name].shape for name in names})
     for name in names:
         np.testing.assert_allclose(found[name].outputs, wanted[name], rtol=1e-10, atol=1e-13)
@@ -72,7 +72,7 @@ def test_factors_by_their_formulas():
 
 def test_for_one_example_the_factors_product_is_the_block_itself():
     objective, args, _, gauss_newton, _, _ = matrices("one example")
-    found = hg.kfac_factors(objective)(*args)
+    found = jax.jit(hg.kfac_factors(objective))(*args)
     block = jnp.kron(*found["dense2"])  # a kernel (I, O) row by row; the penalty is not in the factors
     np.testing.assert_allclose(block + 0.06 * jnp.eye(6), gauss_newton[6:, 6:], rtol=1e-10, atol=1e-13)
     bias_first = [*range(4, 6), *range(4)]  # ravel_pytree has the bias before the kernel, the factors behind it
@@ -89,7 +89,7 @@ def test_who_has_no_factors():
     net = hg.Chain(hg.Conv(2, 1, groups=2), hg.ConvTranspose(2, 1), hg.LayerNorm(), hg.PRelu(), Swapped(3), hg.Dense(3),
                    hg.Flatten(), hg.Dense(3, name="top"))  # fmt: skip
     args = case(net, SOFTMAX, (2, 2), 2)
-    assert list(hg.kfac_factors(hg.Objective(net, SOFTMAX))(*args)) == ["dense2", "top"]
+    assert set(jax.eval_shape(hg.kfac_factors(hg.Objective(net, SOFTMAX)), *args)) == {"dense2", "top"}
     grads = jax.tree.map(jnp.ones_like, args[0])
     optimizer = hg.kfac(net)
     state = optimizer.init(args[0])
@@ -101,14 +101,11 @@ def test_who_has_no_factors():
 
 
 def test_an_example_without_weight_is_none():
-    net = hg.Chain(hg.Dense(2), hg.Tanh(), hg.Dense(3))
-    params, x, y, state, key = case(net, SOFTMAX, (2,), 4)
-    factors = jax.jit(hg.kfac_factors(hg.Objective(net, SOFTMAX)))
-    some, few = (
-        factors(params, x, y, state, key, jnp.array([2.0, 0.0, 2.0, 2.0])),
-        hg.kfac_factors(hg.Objective(net, SOFTMAX))(params, x[jnp.array([0, 2, 3])], y[jnp.array([0, 2, 3])]),
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), some, few)
+    params, x, y, state, key = case(hg.Dense(3), SOFTMAX, (2,), 4)
+    factors, few = jax.jit(hg.kfac_factors(hg.Objective(hg.Dense(3), SOFTMAX))), jnp.array([0, 2, 3])
+    some = factors(params, x, y, state, key, jnp.array([2.0, 0.0, 2.0, 2.0]))
+    rest = factors(params, x[few], y[few], state, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), some, rest)
     none = factors(params, x, y, state, key, jnp.zeros(4))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(none))
 
@@ -116,7 +113,7 @@ def test_an_example_without_weight_is_none():
 def test_samples_have_the_right_mean():
     """The mean over 2000 draws, within five standard errors."""
     objective, args, *_ = matrices("one example")
-    exact = hg.kfac_factors(objective)(*args)
+    exact = jax.jit(hg.kfac_factors(objective))(*args)
     keys = jax.random.split(jax.random.key(0), 2000)
     draws = jax.jit(jax.vmap(lambda key: hg.kfac_factors(objective, 1)(*args[:4], key)))(keys)
     for name, (_, outputs) in draws.items():
@@ -202,7 +199,7 @@ def test_a_net_of_one_layer():
     objective = hg.Objective(hg.Dense(1, use_bias=False), SQUARES)
     params, x, y, *_ = case(objective.net, SQUARES, (2,), 5)
     optimizer = hg.kfac(objective.net, damping=1e-9)
-    state = hg.kfac_update(optimizer.init(params), hg.kfac_factors(objective)(params, x, y))
+    state = hg.kfac_update(optimizer.init(params), jax.jit(hg.kfac_factors(objective))(params, x, y))
     newton, _ = optimizer.update(hg.grad(objective)(params, x, y)[0], state)
     least = jnp.linalg.lstsq(x, y)[0]
     np.testing.assert_allclose(params["kernel"] - newton["kernel"], least, rtol=1e-3)
