@@ -22,6 +22,13 @@ class Scale(hg.Layer):
         return x * jnp.broadcast_to(params["scale"], x.shape) ** 2
 
 
+class Waves(hg.Loss):
+    """With every sign of curvature, and without a backward of its own."""
+
+    def per_example(self, logits, y):
+        return jnp.cos(3 * logits).sum(1)
+
+
 SOFTMAX, SQUARES = hg.SoftmaxCrossEntropy(0.1), hg.MeanSquaredError()
 MIXED = hg.Chain(
     hg.Conv(4, 2, strides=2, groups=2), hg.Tanh(),
@@ -33,7 +40,7 @@ CASES = {  # net, loss, input, batch
     "one example": (hg.Chain(hg.Dense(2), hg.Tanh(), hg.Dense(3, use_bias=False)), SQUARES, (2,), 1),
     "leaf": (hg.Dense(3), SOFTMAX, (2,), 4),
     "images": (hg.Chain(hg.Conv(2, 2)), SQUARES, (2, 2, 1), 2),
-    "not convex": (hg.Dense(3), hg.Focal(2.0), (2,), 4),
+    "not convex": (hg.Dense(3), Waves(), (2,), 4),
     "batch norm": (hg.Chain(hg.Dense(2), hg.BatchNorm(), hg.Tanh(), hg.Dense(3)), SOFTMAX, (2,), 4),
 }
 

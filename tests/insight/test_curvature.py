@@ -42,7 +42,7 @@ def test_samples_of_the_diagonal_have_the_right_mean():
         assert (abs(draws.mean(0) - jnp.diag(gauss_newton)) < 5 * error + 1e-12).all() and error.max() > 1e-6
 
 
-@pytest.mark.parametrize("name", ["mixed", "one example"])
+@pytest.mark.parametrize("name", ["batch norm", "one example"])
 def test_sharpness_is_the_end_of_the_spectrum(name):
     objective, args, hessian, _, _, _ = matrices(name)
     ends, vectors = jnp.linalg.eigh(hessian)
