@@ -59,6 +59,8 @@ def test_wrong_labels_have_long_gradients(tmp_path):
     among_40, among_20 = numbers(r"(\d+) (?:of 20|among the 20)", output)
     assert among_40 >= 18 and among_20 >= 10
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
 def drawn(name, folder):
     """What an example prints that draws a picture, once the picture is there."""
     output = output_of(name, "--out", str(folder / "picture.png"))
