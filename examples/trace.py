@@ -9,6 +9,7 @@ import argparse
 import jax
 
 import handgrad as hg
+from handgrad.insight import Trace
 
 
 def train(rate):
@@ -29,7 +30,7 @@ def main():
     histories = [train(rate) for rate in rates]
     for rate, history in zip(rates, histories, strict=True):
         print(f"learning rate {rate}: training accuracy {100 * history['train_accuracy'][-1]:.1f} %")
-        print(f"step {history['trace_step'][-1]}: {hg.insight.Trace.from_record(history['trace'][-1])}\n")
+        print(f"step {history['trace_step'][-1]}: {Trace.from_record(history['trace'][-1])}\n")
     print("drawn to", hg.viz.save(hg.viz.trace(histories[0], "dead"), out))
 
 

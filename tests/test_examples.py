@@ -53,6 +53,14 @@ def test_augmentations_are_drawn(tmp_path):
     assert (tmp_path / "augment.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_wrong_labels_have_long_gradients(tmp_path):
+    output = output_of("per_example.py", "--out", str(tmp_path / "found.png"))
+    among_40, among_20 = numbers(r"(\d+) (?:of 20|among the 20)", output)
+    assert among_40 >= 18 and among_20 >= 10
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
 def drawn(name, folder):
     """What an example prints that draws a picture, once the picture is there."""
     output = output_of(name, "--out", str(folder / "picture.png"))
@@ -89,6 +97,13 @@ def test_activations_are_drawn_and_counted(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_large_learning_rate_kills_a_net_and_the_trace_says_where(tmp_path):
+    dying, living, _ = drawn("trace.py", tmp_path).split("\n\n")
+    assert "relu3 dies: 100 % of its units are dead" in dying and "nothing breaks, dies" in living
+    accuracy = numbers(r"training accuracy ([\d.]+) %", dying + living)
+    assert accuracy[0] < 15 and accuracy[1] > 90
+
+
 @pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
 def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
     output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
@@ -128,6 +143,23 @@ def test_small_wiggles_say_nothing_in_float32(tmp_path):
 def test_paths_and_nets_are_drawn(name, says, tmp_path):
     assert re.search(says, output_of(f"{name}.py", "--out", str(tmp_path / "figure.png")))
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_sharpness_rises_to_what_the_rate_bears(tmp_path):
+    output = output_of("curvature.py", "--out", str(tmp_path / "curvature.png"))
+    for limit, low, high in zip(
+        *(numbers(p, output) for p in (r"2/r is ([\d.]+)", r"first, ([\d.]+) to", r"to ([\d.]+) in the end")),
+        strict=True,
+    ):
+        assert 0.9 * limit < low < high < 1.2 * limit
+    assert (tmp_path / "curvature.png").exists()
+
+
+@pytest.mark.slow
+def test_kfac_comes_lower_in_as_many_steps(tmp_path):
+    momentum, kfac = numbers(r"loss ([\d.]+) after 55 steps", output_of("kfac.py", "--out", str(tmp_path / "kfac.png")))
+    assert kfac < 0.3 * momentum
 
 
 def test_every_example_is_in_the_readme():

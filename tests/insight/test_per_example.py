@@ -97,7 +97,7 @@ NETS = {
     "depthwise": (hg.Chain(hg.Conv(3, 3, groups=3), hg.GlobalAvgPool()), (5, 4, 3)),
     "transposed": (hg.Chain(hg.ConvTranspose(2, 3, strides=2), *HEAD), (3, 2, 2)),
     "transposed in groups": (
-        hg.Chain(hg.ConvTranspose(4, (2, 3), 2, ((1, 0), 1), output_padding=1, dilation=2, groups=2), *HEAD),
+        hg.Chain(hg.ConvTranspose(4, (2, 3), 2, ((1, 0), (1, 1)), output_padding=1, dilation=2, groups=2), *HEAD),
         (3, 2, 6),
     ),
     "norms": (hg.Chain(hg.LayerNorm(), hg.GroupNorm(2), hg.PRelu(), *HEAD), (3, 2, 4)),
@@ -345,3 +345,20 @@ def test_errors_of_clipping():
             hg.clipped_grad(plain, bad)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="noise needs a key"):
         hg.clipped_grad(plain, 1.0, noise=1.0)(*case(plain.net, (2,))[:3])
+
+
+def test_a_training_step_takes_it_as_docs_per_example_says():
+    def private(objective, has_aux=True):
+        clipped = hg.clipped_grad(objective, max_norm=1e6, noise=0.0)
+
+        def value_and_grad(params, x, y, state=(), key=None):
+            total = clipped(params, x, y, state, key)
+            return objective(params, x, y, state, key), jax.tree.map(lambda g: g / len(x), total)
+
+        return value_and_grad
+
+    net, optimizer, x, y = hg.Dense(3), hg.sgd(0.5), np.eye(4, 2, dtype="float32"), np.arange(4) % 3
+    objective, start = hg.Objective(net, LOSS), hg.init_train_state(net, optimizer, jax.random.key(0), (2,))
+    steps = hg.make_train_step(objective, optimizer, private), hg.make_train_step(objective, optimizer)
+    (ours, _), (theirs, _) = (step(start, x, y) for step in steps)
+    chex.assert_trees_all_close(ours.params, theirs.params, rtol=1e-5, atol=1e-7)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from handgrad import models
+from handgrad.cli.train import DEFAULTS
 from handgrad.layers.container import Chain
 from handgrad.models import NAMES
 
@@ -37,6 +38,29 @@ def net_of_name(options: argparse.Namespace) -> tuple[Chain, tuple[int, ...]]:
     """The net that the options name, and the shape of its images."""
     given = {} if options.classes is None else {"classes": options.classes}
     return models.by_name(options.model, **given), options.in_shape or models.IN_SHAPES[options.model]
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """The options that name data and a net on them; `load` and `net_of` of `cli.train` make them."""
+    group = command.add_argument_group("data and net")
+    group.add_argument("--data", choices=DEFAULTS, default="digits", help="which images (%(default)s)")
+    group.add_argument("--data-dir", metavar="D", help="folder with the IDX files of mnist or fashion_mnist")
+    group.add_argument(
+        "--test-images-only",
+        action="store_true",
+        help="mnist without its training files: train on four fifths of the test images, test on the others",
+    )
+    group.add_argument("--model", choices=NAMES, help=f"which net ({of_data('model')})")
+    group.add_argument("--dropout", metavar="P", type=between(0, 1), help="rate of dropout (the net's own)")
+    group.add_argument(
+        "--l2", metavar="R", type=between(0), default=1e-4, help="penalty on the squares of all kernels (%(default)s)"
+    )
+    group.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="of everything random (%(default)s)")
+
+
+def of_data(field: str) -> str:
+    """Defaults by data set, for the help."""
+    return ", ".join(f"{getattr(defaults, field)} for {name}" for name, defaults in DEFAULTS.items())
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 
 import handgrad
 from handgrad.benchmark import SECTIONS
-from handgrad.cli.arguments import add_command, add_net, at_least, between
+from handgrad.cli.arguments import add_command, add_data, add_net, at_least, between, of_data
 from handgrad.cli.bench import bench
 from handgrad.cli.check import check, summary
 from handgrad.cli.look import add_cost, add_ledger
 from handgrad.cli.pages import add_demo, add_report
 from handgrad.cli.planted import ERRORS
-from handgrad.cli.train import DEFAULTS, GRADIENTS, OPTIMIZERS, train
-from handgrad.models import NAMES
+from handgrad.cli.trace import add_trace
+from handgrad.cli.train import GRADIENTS, OPTIMIZERS, train
 
 DESCRIPTION = "Convolutional networks in JAX whose gradients are derived by hand."
 
@@ -66,17 +66,18 @@ def _parser() -> Parser:
     parser = Parser(prog="handgrad", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"handgrad {handgrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_add_train, _add_check, _add_summary, add_ledger, add_cost, _add_bench, add_report, add_demo):
+    looks = (_add_check, _add_summary, add_ledger, add_cost, add_trace)
+    for add in (_add_train, *looks, _add_bench, add_report, add_demo):
         add(commands)
     return parser
 
 
 def _add_train(commands: Any) -> None:
     command = add_command(commands, "train", train, "check a net's gradients, train it, test it, draw what it learned")
-    _add_data(command)
+    add_data(command)
     run = command.add_argument_group("training")
-    run.add_argument("--epochs", metavar="N", type=at_least(1), help=f"times through the data ({_of_data('epochs')})")
-    run.add_argument("--batch-size", metavar="N", type=at_least(1), help=f"images a step ({_of_data('batch_size')})")
+    run.add_argument("--epochs", metavar="N", type=at_least(1), help=f"times through the data ({of_data('epochs')})")
+    run.add_argument("--batch-size", metavar="N", type=at_least(1), help=f"images a step ({of_data('batch_size')})")
     run.add_argument(
         "--learning-rate",
         metavar="R",
@@ -124,7 +125,7 @@ def _add_check(commands: Any) -> None:
     command = add_command(
         commands, "check", check, "set gradients by hand, automatic ones and finite differences side by side"
     )
-    _add_data(command)
+    add_data(command)
     look = command.add_argument_group("check")
     look.add_argument("--layer-by-layer", action="store_true", help="check each layer alone, on random numbers")
     look.add_argument(
@@ -146,26 +147,3 @@ def _add_bench(commands: Any) -> None:
     command.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)} (all)")
     command.add_argument("--quick", action="store_true", help="small and short, to see that it works")
     command.add_argument("--json", metavar="FILE", help="also write the figures to this file")
-
-
-def _add_data(command: argparse.ArgumentParser) -> None:
-    """What `train` and `check` share: data, net, and what they are made with."""
-    group = command.add_argument_group("data and net")
-    group.add_argument("--data", choices=DEFAULTS, default="digits", help="which images (%(default)s)")
-    group.add_argument("--data-dir", metavar="D", help="folder with the IDX files of mnist or fashion_mnist")
-    group.add_argument(
-        "--test-images-only",
-        action="store_true",
-        help="mnist without its training files: train on four fifths of the test images, test on the others",
-    )
-    group.add_argument("--model", choices=NAMES, help=f"which net ({_of_data('model')})")
-    group.add_argument("--dropout", metavar="P", type=between(0, 1), help="rate of dropout (the net's own)")
-    group.add_argument(
-        "--l2", metavar="R", type=between(0), default=1e-4, help="penalty on the squares of all kernels (%(default)s)"
-    )
-    group.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="of everything random (%(default)s)")
-
-
-def _of_data(field: str) -> str:
-    """Defaults by data set, for the help."""
-    return ", ".join(f"{getattr(defaults, field)} for {name}" for name, defaults in DEFAULTS.items())

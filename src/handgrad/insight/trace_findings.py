@@ -90,8 +90,8 @@ def findings_of(rows: Sequence[TraceRow], first: NonFinite | None) -> tuple[Find
     net_input = rows[0].h / rows[0].forward_gain if rows[0].forward_gain else math.nan
     outputs = [(row, row.forward_gain, row.h / net_input if net_input else math.nan) for row in rows]
     gradients = [(row, row.backward_gain, row.arrived) for row in reversed(rows)]
-    found += _by_gain(outputs, "output {:.2g} times its input", "output of {} {:.2g} times the net's input")
-    found += _by_gain(gradients, "gradient {:.2g} times as long below it", "gradient at {} {:.2g} times the loss's")
+    found += _by_gain(outputs, "output {:.3g} times its input", "output of {} {:.3g} times the net's input")
+    found += _by_gain(gradients, "gradient {:.3g} times as long below it", "gradient at {} {:.3g} times the loss's")
     return tuple(found)
 
 
@@ -108,7 +108,7 @@ def _by_gain(passed: Iterable[tuple[TraceRow, float, float]], alone: str, togeth
         return []
     pick = max if total > 1 else min
     most, gain, _ = pick(living, key=lambda entry: entry[1])
-    return [Finding(most.name, _event(total), f"{together.format(row.name, total)}, by this layer {gain:.2g} times")]
+    return [Finding(most.name, _event(total), f"{together.format(row.name, total)}, by this layer {gain:.3g} times")]
 
 
 def _distance(gain: float) -> float:
