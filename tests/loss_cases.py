@@ -58,10 +58,17 @@ CASES = [  # loss, labels; the last eleven are one of each kind
     (Focal(gamma=0.5, class_weights=WEIGHTS), SOFT),
     (KLDivergence(), SOFT),
 ]
-every_case, main_cases = (
-    pytest.mark.parametrize("loss, y", [pytest.param(*c, id=f"{c[0]}-{c[1].dtype}{list(c[1].shape)}") for c in cases])
-    for cases in (CASES, CASES[-11:])
-)
+LIKE_OTHERS = (SoftmaxCrossEntropy(label_smoothing=0.1), MeanSquaredError(), Huber(), Focal())
+
+
+def rows(cases, slow=()):
+    """The parameters of a test; slow are those of a loss that is much like another among them."""
+    marks = {True: pytest.mark.slow, False: ()}
+    return [pytest.param(*c, id=f"{c[0]}-{c[1].dtype}{list(c[1].shape)}", marks=marks[c[0] in slow]) for c in cases]
+
+
+every_case = pytest.mark.parametrize("loss, y", rows(CASES))
+main_cases = pytest.mark.parametrize("loss, y", rows(CASES[-11:], LIKE_OTHERS))
 
 
 @cache

@@ -130,7 +130,9 @@ def test_automatic_gradients_train_alike(finished, tmp_path, monkeypatch):
         assert by_hand["train_loss"] == pytest.approx(automatic["train_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "momentum", "nesterov", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "nesterov", *(pytest.param(name, marks=pytest.mark.slow) for name in ("momentum", "sgd"))]
+)
 def test_every_optimizer_learns(optimizer, tmp_path):
     options = ["--optimizer", optimizer, "--epochs", "20", "--batch-size", "50", "--validation", "0"]
     assert train("--no-check", *options, "--run-dir", str(tmp_path / "run")) == 0
@@ -307,7 +309,10 @@ def test_summary_takes_another_shape_and_number_of_classes(capsys):
     assert lines[1].split()[2] == "23x23x96" and lines[-2].split()[:4] == ["dense3", "Dense", "10", "40,970"]
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in ("lenet", "resnet20", "vgg11") else pytest.mark.slow) for n in sorted(NAMES)],
+)
 def test_every_net_has_a_summary_at_its_own_shape(name, capsys):
     assert main(["summary", "--model", name]) == 0
     classes = "1000" if models.IN_SHAPES[name][0] > 200 else "10"

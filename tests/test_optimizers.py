@@ -83,6 +83,10 @@ PLAIN = {  # the optimizers of one rate
     "chain": lambda lr: ours.chain(ours.clip_by_global_norm(0.7), ours.add_decayed_weights(0.1), ours.adam(lr)),
 }
 every_plain = pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
+quickly = ("nesterov", "adam", "masked", "chain")  # the others do what one of these does
+mostly_slow = pytest.mark.parametrize(
+    "make", [pytest.param(make, id=n, marks=() if n in quickly else pytest.mark.slow) for n, make in PLAIN.items()]
+)
 
 
 def tree(seed, dtype=jnp.float64):
@@ -165,7 +169,7 @@ def test_a_constant_gradient_moves_by_the_sums_in_the_header():
     np.testing.assert_allclose(steps["adam"], 1, rtol=1e-7)
 
 
-@every_plain
+@mostly_slow
 def test_vmap_over_learning_rates(make):
     def final(optimizer):
         return jax.tree.map(lambda path: path[-1], run(optimizer, tree(99), GRADIENTS))
@@ -198,7 +202,11 @@ def test_a_schedule_is_first_called_with_step_0(make):
 
 
 @every_plain
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.float32, jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)],
+    ids=["float32", "bfloat16", "float16"],
+)
 def test_types_are_kept_and_memories_are_float32(make, dtype):
     for lr in (0.1, jnp.float64(0.1), schedules.cosine(0.1, 9)):
         optimizer, params = make(lr), tree(99, dtype)
@@ -220,7 +228,7 @@ def test_half_precision_is_rounded_once(make):
     close(actual, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), expected), rtol=0)
 
 
-@every_plain
+@mostly_slow
 def test_donation_of_params_and_state(make):
     optimizer, params = make(0.1), jax.tree.map(jnp.copy, tree(99))
     state, grads = optimizer.init(params), jax.tree.map(jnp.copy, tree(1))

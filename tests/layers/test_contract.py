@@ -135,7 +135,14 @@ def test_gradients_keep_the_dtype_of_float32(layer, in_shape):
     assert {leaf.dtype for leaf in jax.tree.leaves((y, new_state, dx, dparams))} == {jnp.dtype("float32")}
 
 
-@every_layer
+def of_inference(row):
+    """A layer that inference leaves as it is has the backward of training, which has its own test: slow."""
+    layer, in_shape = row.values
+    changes = hg.inference(layer) != layer or row.id in ("dense", "user's layer")
+    return pytest.param(layer, in_shape, id=row.id, marks=() if changes else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("layer, in_shape", [of_inference(row) for row in LAYERS])
 def test_inference_equals_apply_and_keeps_the_name(layer, in_shape):
     params, state, x = given(layer, in_shape)
     frozen = hg.inference(layer)

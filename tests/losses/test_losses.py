@@ -66,7 +66,7 @@ def test_vmap_is_a_loop(loss, y):
 
 
 @main_cases
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_computed_in_float32_and_gradient_in_the_dtype_of_the_logits(loss, y, dtype):
     logits = normal(7).astype(dtype)
     value, dlogits = jax.jit(loss.value_and_grad)(logits, y)

@@ -55,7 +55,15 @@ POINTS = st.builds(drawn, st.integers(0, 10**6), st.sampled_from([0.1, 1.0, 10.0
 
 
 @TIERS
-@pytest.mark.parametrize("smoothing, weights", [(0.0, None), (0.0, WEIGHTS), (0.2, WEIGHTS), (1.0, None)])
+@pytest.mark.parametrize(
+    ("smoothing", "weights"),
+    [
+        (0.0, None),
+        pytest.param(0.0, WEIGHTS, marks=pytest.mark.slow),
+        (0.2, WEIGHTS),
+        pytest.param(1.0, None, marks=pytest.mark.slow),
+    ],
+)
 def test_cross_entropy(smoothing, weights, examples):
     weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
 
@@ -90,7 +98,7 @@ def test_negative_log_likelihood(weights, examples):
 
 
 @TIERS
-@pytest.mark.parametrize("gamma", [0.5, 2.0, 3.7])
+@pytest.mark.parametrize("gamma", [0.5, *(pytest.param(gamma, marks=pytest.mark.slow) for gamma in (2.0, 3.7))])
 def test_focal_against_its_formula(gamma, examples):
     def focal(o, y, reduction):
         log_p = F.log_softmax(o, 1).gather(1, y[:, None])[:, 0]

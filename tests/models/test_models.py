@@ -59,7 +59,8 @@ NETS = {  # net and in_shape, each as small as its pools allow
         (8, 8, 3),
     ),
 }
-QUICKLY_TRAINED = ("lenet5 of the paper", "alexnet", "vgg with batch norm", "resnet")
+FAST = ("perceptron", "mlp", "lenet5 of the paper", "alexnet", "vgg with batch norm", "resnet", "start of mobilenet_v1")
+QUICKLY_TRAINED = ("lenet5 of the paper", "resnet")
 DEEP = {
     "mobilenet_v1": (models.mobilenet_v1(5, width=TINY), (32, 32, 3)),
     **{f"vgg{n}": (models.by_name(f"vgg{n}", classes=5, width=TINY), (32, 32, 3)) for n in (11, 13, 16, 19)},
@@ -177,7 +178,12 @@ def check_gradients_of(net, in_shape):
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(want[2])), "an error in zeros would not show"
 
 
-@pytest.mark.parametrize("name", NETS)
+def fast(names, among):
+    """The parameters of a test, slow but for those that between them have every kind of layer and block."""
+    return [pytest.param(name, marks=() if name in among else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", fast(NETS, FAST))
 def test_backward_is_that_of_jax(name):
     check_gradients_of(*NETS[name])
 
@@ -188,10 +194,7 @@ def test_backward_of_a_deep_net_is_that_of_jax(name):
     check_gradients_of(*DEEP[name])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in QUICKLY_TRAINED else pytest.mark.slow) for name in [*NETS, *DEEP]],
-)
+@pytest.mark.parametrize("name", fast([*NETS, *DEEP], QUICKLY_TRAINED))
 def test_one_step_of_training_lowers_the_loss_of_its_batch(name):
     net, in_shape = (NETS | DEEP)[name]
     objective = hg.Objective(hg.inference(net), hg.SoftmaxCrossEntropy())  # one loss, with neither dropout nor noise

@@ -48,7 +48,6 @@ SHORT = ("alexnet", "vgg", "resnet", "resnet of bottlenecks")
 FAST = [
     ("alexnet", True, jnp.float64),
     ("vgg", True, jnp.float64),
-    ("resnet of bottlenecks", True, jnp.float64),
     ("resnet", False, jnp.float32),
 ]
 SLOW = [

@@ -4,6 +4,7 @@ Each case is asked of the op's plain formula and of its forward by hand; losses 
 tolerates 1e-3 of each number; we a hundredth.
 """
 
+import re
 import warnings
 from functools import partial
 
@@ -24,6 +25,9 @@ ASKED = {name: case for name, case in cases().items() if name not in LEFT_OUT}
 RTOL, ATOL = 1e-5, 1e-6
 COARSE = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 1e-3}
 """Cases whose outputs ONNX writes down with four digits, and the relative tolerance that is right for these."""
+
+SLOW = re.compile("dilations.*_large|(sce|nllloss)_.*(d1d2d3|_3d|_4d)|layer_normalization_4d")
+"""Cases that ask in more axes, or of more windows, what others ask."""
 
 
 def plain(name, *arrays, **settings):
@@ -51,7 +55,10 @@ def assert_as_onnx(got, case: Case):
             np.testing.assert_allclose(ours, theirs, rtol=COARSE.get(case.name, RTOL), atol=ATOL)
 
 
-@pytest.mark.parametrize("case", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=name, marks=pytest.mark.slow if SLOW.search(name) else ()) for name, case in ASKED.items()],
+)
 def test_node(case):
     for run in (plain,) if case.op in LEARNING else (plain, by_hand):
         assert_as_onnx(ADAPTERS[case.op](run, case.attributes, *case.inputs), case)

@@ -87,18 +87,22 @@ class Call:
 
 
 def call(name: str, *shapes: tuple[int, ...], id: str | None = None, slow: bool = False, **settings: Any):
-    """A row: the op, the shapes of its arrays, the batch on the first axis of the first, and its settings."""
+    """A row: the op, the shapes of its arrays, the batch on the first axis of the first, and its settings.
+
+    Slow are second rows of an op, elementwise ops, which keep these promises in fast tests of test_activations.py, and
+    sums that another row's code adds up.
+    """
     return pytest.param(Call(name, shapes, settings), id=id or name, marks=[pytest.mark.slow] if slow else [])
 
 
 CALLS = [
     call("conv", IMAGE, KERNEL, (3,), strides=2),
-    call("conv", IMAGE, KERNEL, padding="VALID", id="conv-without-bias"),
+    call("conv", IMAGE, KERNEL, padding="VALID", id="conv-without-bias", slow=True),
     call("conv_transpose", IMAGE, KERNEL, (3,), strides=2),
     call("dense", (2, 4), (4, 3), (3,)),
     call("dense", (2, 4), (4, 3), id="dense-without-bias", slow=True),
     call("max_pool", IMAGE, window=3, strides=2),
-    call("max_pool", IMAGE, window=2, dilation=2, strides=1, ties="split", id="max_pool-split"),
+    call("max_pool", IMAGE, window=2, dilation=2, strides=1, ties="split", id="max_pool-split", slow=True),
     call("avg_pool", IMAGE, window=3, strides=2, padding="SAME"),
     call("avg_pool", IMAGE, window=2, dilation=2, strides=1, id="avg_pool-dilated", slow=True),
     call("global_avg_pool", IMAGE),
@@ -106,31 +110,31 @@ CALLS = [
     call("adaptive_avg_pool", IMAGE, output_size=(3, 4)),
     call("adaptive_max_pool", IMAGE, output_size=(3, 4)),
     call("max_unpool", (2, 2, 3, 2), Winners((2, 2, 3, 2)), output_size=(5, 7), window=3, strides=2),
-    call("upsample", IMAGE, factor=2),
+    call("upsample", IMAGE, factor=2, slow=True),
     call("upsample", IMAGE, output_size=(7, 4), method="linear", id="upsample-linear"),
     call("pad", IMAGE, padding=((1, 2), (0, 3)), value=0.5),
-    call("pad", IMAGE, padding=2, mode="reflect", id="pad-reflect"),
+    call("pad", IMAGE, padding=2, mode="reflect", id="pad-reflect", slow=True),
     call("concatenate", IMAGE, IMAGE, IMAGE),
     call("add", IMAGE, IMAGE, GATE),
     call("multiply", IMAGE, GATE, IMAGE),
     call("relu", IMAGE),
-    call("leaky_relu", IMAGE, negative_slope=0.2),
-    call("relu6", IMAGE),
-    call("hard_sigmoid", IMAGE, alpha=0.2),
-    call("hardswish", IMAGE),
+    call("leaky_relu", IMAGE, negative_slope=0.2, slow=True),
+    call("relu6", IMAGE, slow=True),
+    call("hard_sigmoid", IMAGE, alpha=0.2, slow=True),
+    call("hardswish", IMAGE, slow=True),
     call("prelu", IMAGE, (2,)),
-    call("tanh", IMAGE),
-    call("sigmoid", IMAGE),
-    call("softplus", IMAGE),
-    call("elu", IMAGE, alpha=0.5),
-    call("selu", IMAGE),
-    call("silu", IMAGE),
+    call("tanh", IMAGE, slow=True),
+    call("sigmoid", IMAGE, slow=True),
+    call("softplus", IMAGE, slow=True),
+    call("elu", IMAGE, alpha=0.5, slow=True),
+    call("selu", IMAGE, slow=True),
+    call("silu", IMAGE, slow=True),
     call("gelu", IMAGE, approximate=True),
     call("softmax", (2, 4, 3), axis=1),
     call("log_softmax", (2, 4)),
     call("dropout", IMAGE, Mask(IMAGE), rate=0.3),
     call("batch_norm", IMAGE, (2,), (2,), eps=1e-3),
-    call("batch_norm", IMAGE, (2,), (2,), Mask((2,)), eps=1e-3, id="batch_norm-masked"),
+    call("batch_norm", IMAGE, (2,), (2,), Mask((2,)), eps=1e-3, id="batch_norm-masked", slow=True),
     call("layer_norm", (2, 5, 6), (6,), (6,), eps=1e-3),
     call("group_norm", (2, 5, 6, 4), (4,), (4,), num_groups=2, eps=1e-3),
     call("instance_norm", IMAGE, (2,), (2,), eps=1e-3),
@@ -140,9 +144,9 @@ SUMS = [
     call("conv", (1, 64, 64, 1), (1, 1, 1, 1), (1,), id="conv-over-places"),
     call("conv", (1, 1, 1, 4096), (1, 1, 4096, 1), id="conv-over-channels"),
     call("conv", (1, 1, 1, 1), (1, 1, 1, 4096), id="conv-over-features"),
-    call("conv_transpose", (1, 64, 64, 1), (1, 1, 1, 1), (1,), id="conv_transpose-over-places"),
-    call("conv_transpose", (1, 1, 1, 4096), (1, 1, 4096, 1), id="conv_transpose-over-channels"),
-    call("conv_transpose", (1, 1, 1, 1), (1, 1, 1, 4096), id="conv_transpose-over-features"),
+    call("conv_transpose", (1, 64, 64, 1), (1, 1, 1, 1), (1,), id="conv_transpose-over-places", slow=True),
+    call("conv_transpose", (1, 1, 1, 4096), (1, 1, 4096, 1), id="conv_transpose-over-channels", slow=True),
+    call("conv_transpose", (1, 1, 1, 1), (1, 1, 1, 4096), id="conv_transpose-over-features", slow=True),
     call("dense", (4096, 1), (1, 1), (1,), id="dense-over-rows"),
     call("dense", (1, 4096), (4096, 1), id="dense-over-inputs"),
     call("dense", (1, 1), (1, 4096), id="dense-over-outputs"),
@@ -160,8 +164,8 @@ SUMS = [
     call("batch_norm", (4096, 1), (1,), (1,)),
     call("layer_norm", (1, 4096), (4096,), (4096,)),
     call("group_norm", (1, 4096, 1), (1,), (1,), num_groups=1),
-    call("instance_norm", (1, 4096, 1), (1,), (1,)),
-    call("local_response_norm", (1, 1, 4096), size=4096, alpha=1.0),
+    call("instance_norm", (1, 4096, 1), (1,), (1,), slow=True),
+    call("local_response_norm", (1, 1, 4096), size=4096, alpha=1.0, slow=True),
 ]
 SHORT_SUMS = {"max_pool", "global_max_pool", "adaptive_max_pool", "max_unpool", "concatenate", "dropout"} | {
     *("relu", "leaky_relu", "relu6", "hard_sigmoid", "hardswish", "tanh", "sigmoid", "softplus", "elu", "selu"),

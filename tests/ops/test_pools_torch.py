@@ -200,11 +200,8 @@ def test_max_unpool_where_windows_do_not_overlap(examples):
 def test_max_unpool_sums_where_torch_keeps_one():
     image, x = np.array([1.0, 5.0, 2.0]).reshape(1, 3, 1), np.array([2.0, 3.0]).reshape(1, 2, 1)
     _, index = F.max_pool1d(torch.tensor(first(image).copy()), 2, 1, return_indices=True)
-    assert F.max_unpool1d(torch.tensor(first(x).copy()), index, (2,), (1,), output_size=[3]).ravel().tolist() == [
-        0,
-        3,
-        0,
-    ]
+    kept = F.max_unpool1d(torch.tensor(first(x).copy()), index, (2,), (1,), output_size=[3]).ravel().tolist()
+    assert kept in ([0, 2, 0], [0, 3, 0])  # whichever of its threads came last
     _, winner = ops.max_pool_forward(jnp.asarray(image), window=2, strides=1)
     assert unpooled(x, winner, output_size=3, window=2, strides=1)[0].ravel().tolist() == [0, 5, 0]
 
