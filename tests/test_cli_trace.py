@@ -55,7 +55,7 @@ def test_a_net_by_its_name_on_its_data_or_on_random_images(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no/such"], "no/such is neither the folder of a run nor a net; the nets are perceptron, mlp, "),
+        (["nowhere"], "nowhere is neither the folder of a run nor a net; the nets are perceptron, mlp, "),
         (["mlp", "--model", "lenet"], "there are two nets, mlp and --model lenet; name one"),
         (["mlp", "--value", "dead"], "--value is what to draw of a run; name its folder"),
         (["mlp", "--batch", "0"], "argument --batch: must be a whole number from 1 on, got '0'"),

@@ -345,3 +345,20 @@ def test_errors_of_clipping():
             hg.clipped_grad(plain, bad)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="noise needs a key"):
         hg.clipped_grad(plain, 1.0, noise=1.0)(*case(plain.net, (2,))[:3])
+
+
+def test_a_training_step_takes_it_as_docs_per_example_says():
+    def private(objective, has_aux=True):
+        clipped = hg.clipped_grad(objective, max_norm=1e6, noise=0.0)
+
+        def value_and_grad(params, x, y, state, key, weights):  # weights are not for this
+            total = clipped(params, x, y, state, key)
+            return objective(params, x, y, state, key), jax.tree.map(lambda g: g / len(x), total)
+
+        return value_and_grad
+
+    net, optimizer, x, y = hg.Dense(3), hg.sgd(0.5), np.eye(4, 2, dtype="float32"), np.arange(4) % 3
+    objective, start = hg.Objective(net, LOSS), hg.init_train_state(net, optimizer, jax.random.key(0), (2,))
+    steps = [hg.make_train_step(objective, optimizer, how, donate=False) for how in (private, hg.value_and_grad)]
+    (ours, _), (theirs, _) = (step(start, x, y) for step in steps)
+    chex.assert_trees_all_close(ours.params, theirs.params, rtol=1e-5, atol=1e-7)

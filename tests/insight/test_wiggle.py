@@ -103,7 +103,7 @@ def test_units_that_dropout_masks_stay():
     net = hg.Chain(hg.Dropout(0.5), hg.Dense(3, use_bias=False))
     params, x, y, state, key = case(net, (8,))
     seen = net.layers[0].apply_train({}, x[:1], (), jax.random.fold_in(key, 0))[0][0] != 0
-    signs = hg.wiggle_signs(hg.Objective(net, LOSS))(params, x[:1], y[:1], state, key)["dense1"]["kernel"]
+    signs = jax.jit(hg.wiggle_signs(hg.Objective(net, LOSS)))(params, x[:1], y[:1], state, key)["dense1"]["kernel"]
     assert 0 < seen.sum() < 8
     np.testing.assert_array_equal((signs != 0).any(1), seen)
 

@@ -193,6 +193,14 @@ def text(driver, name):
     return driver.execute_script("return document.getElementById(arguments[0]).textContent", name)
 
 
+def wait(condition):
+    """Until it holds, on a machine however busy."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited a minute"
+        time.sleep(0.05)
+
+
 def state(driver):
     return driver.execute_script("return handgradDemo.state()")
 
@@ -218,21 +226,30 @@ def test_the_slider_moves_the_picture(opened):
 @needs_browser
 @pytest.mark.slow
 def test_play_advances_and_pause_stops(opened):
-    show(opened, 0, problem="circle", hidden=3, rate=0.5, momentum=0.9)
-    button = opened.find_element("id", "play")
-    button.click()
-    assert state(opened)["playing"] and text(opened, "play-word") == "Pause"
-    time.sleep(0.35)
-    button.click()
-    stopped = state(opened)
-    assert stopped["frame"] > 0 and not stopped["playing"] and button.get_attribute("aria-pressed") == "false"
-    time.sleep(0.3)
-    assert state(opened) == stopped
-    show(opened, 7)
-    button.click()  # at the end it begins again, and stops there by itself
-    assert state(opened)["frame"] < 7
-    time.sleep(1.5)
-    assert state(opened)["frame"] == 7 and not state(opened)["playing"]
+    """Within the page, whose clock a busy machine does not part from the test's."""
+    show(opened, 7, problem="circle", hidden=3, rate=0.5, momentum=0.9)
+    script = """const done = arguments[0], button = document.getElementById('play'), now = () => handgradDemo.state();
+        const word = () => document.getElementById('play-word').textContent, found = {}, seen = [];
+        const watch = new MutationObserver(() => {
+          seen.push(now().frame);
+          if (now().frame === 3 && !found.paused) {
+            button.click();
+            found.paused = [now(), word(), button.getAttribute('aria-pressed')];
+            setTimeout(() => { found.later = now(); button.click(); }, 350);
+          }
+          if (now().frame === 7) setTimeout(() => { watch.disconnect(); done({ ...found, seen, end: now() }); }, 350);
+        });
+        watch.observe(document.getElementById('readout'), { childList: true });
+        button.click();
+        found.playing = [now().playing, word()];"""
+    opened.set_script_timeout(120)
+    found = opened.execute_async_script(script)
+    assert found["playing"] == [True, "Pause"]
+    paused, word, pressed = found["paused"]
+    assert paused["frame"] == 3 and not paused["playing"] and (word, pressed) == ("Play", "false")
+    assert found["later"] == paused
+    assert found["seen"] == list(range(8))  # at the end it began again, went on from the pause, and stopped by itself
+    assert found["end"]["frame"] == 7 and not found["end"]["playing"]
 
 
 @needs_browser
@@ -285,7 +302,7 @@ def test_the_table_has_the_numbers_of_the_frame(opened, small):
     record = held(small)["runs"][0]
     show(opened, 5, **{name: record[name] for name in ("problem", "hidden", "rate", "momentum")})
     opened.execute_script("document.getElementById('numbers').open = true")
-    time.sleep(0.2)
+    wait(lambda: opened.find_elements("css selector", "#table tbody td"))
     cells = [cell.text for cell in opened.find_elements("css selector", "#table tbody td")]
     values, slopes = (
         numbers(record[part], kind).reshape(8, -1)[5] for part, kind in (("params", "<f4"), ("grads", "<f2"))

@@ -67,14 +67,12 @@ def train(options: argparse.Namespace) -> int:
     print(f"data   {options.data}: {len(x):,} training and {len(test_x):,} test images of {shape}")
     text = str(net) if len(str(net)) <= LONG else options.model
     print(f"net    {text}, {parameters:,} parameters\n")
+    report = None
     if options.check:
         report = check(objective, train_state.params, train_state.state, x, y)
         print(f"{report}\n", flush=True)
         if not report.ok:
             return 1
-        note_run(run_dir, check=report)
-    rule = f"{options.optimizer}, learning rate {rate:g} after a warmup, then half a cosine wave"
-    note_run(run_dir, command=options.line, data=options.data, optimizer=rule, gradients=options.gradients)
     step = make_train_step(objective, optimizer, GRADIENTS[options.gradients])
     train_state, history = fit(
         train_state,
@@ -90,6 +88,10 @@ def train(options: argparse.Namespace) -> int:
         progress=options.progress,
         trace_every=options.trace_every,
     )
+    rule = f"{options.optimizer}, learning rate {rate:g} after a warmup, then half a cosine wave"
+    note_run(run_dir, command=options.line, data=options.data, optimizer=rule, gradients=options.gradients)
+    if report is not None:
+        note_run(run_dir, check=report)
     print(f"trained {int(train_state.step):,} steps in {sum(history['seconds']):.1f} s\n")
     print_results(net, train_state, test_x, dataset.test_y, classes, run_dir, figures=options.figures)
     return 0
