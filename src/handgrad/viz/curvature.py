@@ -61,7 +61,8 @@ def losses(
         unit: of the times.
 
     Returns:
-        The Axes; its title says when each run first comes down to a loss that all of them reach.
+        The Axes; its legend says when each run first comes down to the lowest loss that all of them reach, which is
+        dotted, its title which is the first.
 
     Raises:
         ImportError: without matplotlib.
@@ -69,22 +70,23 @@ def losses(
 
     Example:
         >>> losses({"K-FAC": [2.0, 0.4, 0.1], "momentum": [2.0, 1.2, 0.4]}).get_title()
-        'loss 0.4: K-FAC after 2 steps, momentum after 3 steps'
+        'K-FAC is first at loss 0.4, after 2 steps'
     """
     if not runs:
         raise ValueError("losses: wants at least one run, got none")
     counted = {name: range(1, len(values) + 1) for name, values in runs.items()} if times is None else times
     values = {name: _checked("losses", name, counted[name], run) for name, run in runs.items()}
     level = max(np.nanmin(run) for run in values.values())
-    ax, findings, what = canvas(ax, 6.0, 3.4), [], "steps" if times is None else unit
+    ax, what = canvas(ax, 6.0, 3.4), "steps" if times is None else unit
+    reached = {name: float(counted[name][int(np.argmax(run <= level))]) for name, run in values.items()}
     for (name, run), colour in zip(values.items(), COLOURS * len(values), strict=False):
-        ax.plot(counted[name], run, color=colour, label=name, linewidth=1.2)
-        findings.append(f"{name} after {counted[name][int(np.argmax(run <= level))]:.0f} {what}")
+        ax.plot(counted[name], run, color=colour, label=f"{name}: {reached[name]:.0f} {what}", linewidth=1.2)
     if min(np.nanmin(run) for run in values.values()) > 0:
         ax.set_yscale("log")
     ax.axhline(level, color=ax.xaxis.label.get_color(), linestyle=":", linewidth=0.8)
     ax.set(xlabel="step" if times is None else f"time ({unit})", ylabel="training loss (nats per example)")
-    ax.set_title(f"loss {level:.2g}: {', '.join(findings)}")
+    first = min(reached, key=lambda name: reached[name])
+    ax.set_title(f"{first} is first at loss {level:.2g}, after {reached[first]:.0f} {what}")
     ax.legend(frameon=False, fontsize=9, labelcolor=ax.title.get_color())
     return described(ax, f"Curves of the training loss by {'step' if times is None else 'time'} of {', '.join(runs)}")
 
