@@ -5,13 +5,14 @@ resumed goes through the same states, bit for bit on one device, as one that is 
 Metrics are read from the device some steps later, so that the device never waits for the host.
 """
 
+import contextlib
 import functools
 import os
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from handgrad.data import batches
+from handgrad.data import prefetch as made_ahead
 from handgrad.training.evaluate import evaluate
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
@@ -42,6 +44,7 @@ def fit(
     seed: int = 0,
     validation: tuple[Any, Any] | None = None,
     augment: Callable | None = None,
+    prefetch: int = 2,
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -59,7 +62,10 @@ def fit(
         epochs: how often to go through the data, in all: a resumed run does what is left of them.
         seed: of the order of the examples, which is a function of (seed, epoch), and of augmentation.
         validation: (x, y) to evaluate on after each epoch.
-        augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`; jit your own if it is in JAX.
+        augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`, which is jitted; jit your own
+            if it is in JAX.
+        prefetch: how many batches a thread makes ready, augmented and on the device, while the step runs, see
+            `hg.data.prefetch`; 0 makes each before its step, without a thread. The run is the same.
         run_dir: folder for metrics.jsonl (a line of JSON for each step and epoch) and checkpoints/step_XXXXXXXX.npz
             (one an epoch, the newest three are kept).
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
@@ -112,15 +118,13 @@ def fit(
             for epoch in range(len(history.get("epoch", ())), epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
                 began, done_before = time.perf_counter(), log.done
-                for i, batch in enumerate(order(epoch=epoch), start=epoch * per_epoch):
-                    if i < log.done:
-                        continue  # trained before the run was resumed
-                    if stop.number is not None:
-                        break
-                    if augment is not None:
-                        batch = augment(_augment_key(seed, i), *batch)
-                    train_state, metrics = step(train_state, *batch)
-                    log.add(metrics)
+                made = _batches(order(epoch=epoch), epoch * per_epoch, log.done, augment, seed)
+                with contextlib.closing(made_ahead(made, prefetch)) as ready:
+                    for batch in ready:
+                        if stop.number is not None:
+                            break
+                        train_state, metrics = step(train_state, *batch)
+                        log.add(metrics)
                 log.read_all()
                 if stop.number is not None:
                     break
@@ -198,6 +202,13 @@ def _is_ready(metrics: Metrics) -> bool:
 
 def _is_deleted(train_state: TrainState) -> bool:
     return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(train_state))
+
+
+def _batches(epoch: Iterator[Any], start: int, done: int, augment: Callable | None, seed: int) -> Iterator[Any]:
+    """An epoch's batches, augmented, without those trained before the run was resumed; start is its first step."""
+    for i, batch in enumerate(epoch, start):
+        if i >= done:
+            yield batch if augment is None else augment(_augment_key(seed, i), *batch)
 
 
 def _augment_key(seed: int, i: int) -> jax.Array:
