@@ -38,6 +38,7 @@ ENSEMBLE = {"single steps": Bound(1.2, 1.05), "vmap of jax.grad": Bound(1 / 3.5)
 SWEEP = {"single steps": Bound(1.2)}
 DISPATCH = Bound(1.0)
 FIT = Bound(1.05)
+PREFETCH = Bound(1 / 0.95)
 
 
 def better_torch(lines: Sequence[Line]) -> str:
