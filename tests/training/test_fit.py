@@ -224,7 +224,7 @@ def test_handlers_come_back(tmp_path, number, error):
     previous = signal.signal(number, own)
     try:
         with pytest.raises(error):
-            run(1, run_dir=tmp_path, augment=augment)
+            run(1, run_dir=tmp_path, augment=augment, prefetch=0)  # in the middle of a step, not ahead of it
         assert signal.getsignal(number) is own
     finally:
         signal.signal(number, previous)

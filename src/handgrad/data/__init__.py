@@ -6,6 +6,7 @@ from handgrad.data.digits import load_digits
 from handgrad.data.idx import read_idx
 from handgrad.data.mnist import load_fashion_mnist, load_mnist
 from handgrad.data.pipeline import batches, normalise, split
+from handgrad.data.prefetch import prefetch
 from handgrad.data.two_d import two_d_problem
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "normalise",
+    "prefetch",
     "read_idx",
     "split",
     "two_d_problem",

@@ -5,12 +5,13 @@ resumed goes through the same states, bit for bit on one device, as one that is 
 Metrics are read from the device some steps later, so that the device never waits for the host.
 """
 
+import contextlib
 import functools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from handgrad.compile import jit
 from handgrad.data import batches
+from handgrad.data import prefetch as made_ahead
 from handgrad.gradient import Objective
 from handgrad.insight.trace import Trace, trace
 from handgrad.training.evaluate import evaluate
@@ -44,6 +46,7 @@ def fit(
     seed: int = 0,
     validation: tuple[Any, Any] | None = None,
     augment: Callable | None = None,
+    prefetch: int = 2,
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -62,7 +65,10 @@ def fit(
         epochs: how often to go through the data, in all: a resumed run does what is left of them.
         seed: of the order of the examples, which is a function of (seed, epoch), and of augmentation.
         validation: (x, y) to evaluate on after each epoch.
-        augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`; jit your own if it is in JAX.
+        augment: (key, x, y) -> (x, y) on each batch, such as `hg.data.augment.flip()`, which is jitted; jit your own
+            if it is in JAX.
+        prefetch: how many batches a thread makes ready, augmented and on the device, while the step runs, see
+            `hg.data.prefetch`; 0 makes each before its step, without a thread. The run is the same.
         run_dir: folder for metrics.jsonl (a line of JSON for each step, epoch and trace), checkpoints/step_XXXXXXXX.npz
             (one an epoch, the newest three are kept) and run.json, what was run: all that `hg.report` makes a page of.
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
@@ -126,17 +132,15 @@ def fit(
             for epoch in range(len(history.get("epoch", ())), epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
                 began, done_before = time.perf_counter(), log.done
-                for i, batch in enumerate(order(epoch=epoch), start=epoch * per_epoch):
-                    if i < log.done:
-                        continue  # trained before the run was resumed
-                    if stop.number is not None:
-                        break
-                    if augment is not None:
-                        batch = augment(_augment_key(seed, i), *batch)
-                    if trace_every is not None and i % trace_every == 0:
-                        log.add_trace(traced(train_state, *batch))
-                    train_state, metrics = step(train_state, *batch)
-                    log.add(metrics)
+                made = _batches(order(epoch=epoch), epoch * per_epoch, log.done, augment, seed)
+                with contextlib.closing(made_ahead(made, prefetch)) as ready:
+                    for batch in ready:
+                        if trace_every is not None and log.done % trace_every == 0:
+                            log.add_trace(traced(train_state, *batch))
+                        train_state, metrics = step(train_state, *batch)
+                        log.add(metrics)
+                        if stop.number is not None:
+                            break
                 log.read_all()
                 if stop.number is not None:
                     break
@@ -177,6 +181,13 @@ def _traced(objective: Objective, train_state: TrainState, x: Any, y: Any) -> Tr
 
 def _is_deleted(train_state: TrainState) -> bool:
     return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(train_state))
+
+
+def _batches(epoch: Iterator[Any], start: int, done: int, augment: Callable | None, seed: int) -> Iterator[Any]:
+    """An epoch's batches, augmented, without those trained before the run was resumed; start is its first step."""
+    for i, batch in enumerate(epoch, start):
+        if i >= done:
+            yield batch if augment is None else augment(_augment_key(seed, i), *batch)
 
 
 def _augment_key(seed: int, i: int) -> jax.Array:
