@@ -132,15 +132,20 @@ class ParallelStep:
         Raises:
             ValueError: an N that the axis does not divide.
         """
-        parts = self.mesh.shape[self.axis]
         for array in arrays:
-            if array is not None and np.shape(array)[0] % parts:
-                raise ValueError(
-                    f"data_parallel: a batch of {np.shape(array)[0]} does not divide into the {parts} parts of mesh "
-                    f"axis {self.axis!r}; take a batch_size that {parts} divides"
-                )
+            if array is not None:
+                self.check_batch_size(np.shape(array)[0])
         sharding = spread(self.mesh, self.axis)
         return tuple(None if array is None else place(array, sharding) for array in arrays)
+
+    def check_batch_size(self, size: int) -> None:
+        """Raise a ValueError where the data axis does not divide the size."""
+        parts = self.mesh.shape[self.axis]
+        if size % parts:
+            raise ValueError(
+                f"data_parallel: a batch of {size} does not divide into the {parts} parts of mesh axis {self.axis!r}; "
+                f"take a batch_size that {parts} divides"
+            )
 
     def _spec(self, path: tuple, leaf: Any) -> PartitionSpec:
         """Columns of a large dense kernel (I, O), and of its momentum, over the model axis; all else is copied."""

@@ -107,6 +107,7 @@ def fit(
         (30, 1.0)
     """
     x, y = _checked("fit", train_state, step, x, y, batch_size)
+    getattr(step, "check_batch_size", int)(batch_size)
     _check_count("epochs", epochs)
     if trace_every is not None:
         _check_count("trace_every", trace_every)
