@@ -1,5 +1,8 @@
 """Nets that a tool meets less often: branches at the top, rules and inference around layers, zero gradients."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -40,3 +43,62 @@ def test_a_loss_whose_gradient_breaks_is_named_though_branches_end_the_net():
     net = hg.Parallel(hg.Dense(3), hg.Dense(3))
     found = hg.trace(hg.Objective(net, Kinked()))(params_of(net), X, Y)
     assert found.first_nonfinite == NonFinite("loss", "backward", "dlogits", (0, 0))
+
+
+@dataclass(frozen=True, repr=False)
+class Centred(hg.Layer):
+    """Mixes the batch in training; by hand."""
+
+    def apply(self, params: Any, x, state=()):
+        return x
+
+    def apply_train(self, params, x, state=(), key=None):
+        return x - x.mean(0, keepdims=True), state
+
+    def forward(self, params, x, state=(), key=None):
+        return *self.apply_train(params, x, state, key), ()
+
+    def backward(self, params, residuals, dy):
+        return dy - dy.mean(0, keepdims=True), {}
+
+
+def test_a_table_says_where_a_rule_was_swapped_and_on_what():
+    """A rule may leave the layer's own backward out, so neither "by hand" nor "jax.vjp" alone would be true."""
+    plain = hg.Chain(hg.Dense(3), hg.Lambda(jnp.tanh), hg.Relu(), hg.Lambda(jnp.sin, name="own"))
+    net = hg.rules.clip_between(hg.rules.guided_backprop(plain), 1.0, hg.Relu, hg.Lambda)
+    said = ["by hand", "swapped, jax.vjp", "swapped", "swapped, jax.vjp"]
+    look = hg.trace(hg.Objective(net, LOSS))(params_of(net), X, Y)
+    assert [row.backward for row in look.rows] == said
+    assert [row.kind for row in look.rows] == ["Dense", "Lambda", "Relu", "Lambda"]
+    assert [row.backward for row in hg.ledger(net, (4,), temporary=False).rows if row.kind] == said
+    assert [row.backward_by for row in hg.cost(net, (4,), 2, seconds=0).rows] == said
+    assert "swapped, jax.vjp" in str(look)
+
+
+def test_a_layer_in_inference_keeps_its_kind_in_every_table():
+    net = hg.inference(hg.Chain(hg.Dense(3), Centred()))
+    rows = hg.ledger(net, (4,), temporary=False).rows, hg.summary(net, (4,)).rows, hg.cost(net, (4,), 2, seconds=0).rows
+    traced = hg.trace(hg.Objective(net, LOSS))(params_of(net), X, Y).rows
+    assert [[row.kind for row in found] for found in (*rows, traced)] == [["Dense", "Centred"]] * 4
+    assert traced[1].backward == "jax.vjp"
+
+
+def test_an_error_within_a_tool_names_the_layer_and_not_the_tools_wrapper():
+    net = hg.Chain(hg.Conv(2, 3), hg.Residual(hg.Dense(2)), Centred(), hg.Flatten(), hg.Dense(3))
+    params, objective = params_of(net, (5, 4, 1)), hg.Objective(net, LOSS)
+    for tool in (hg.trace, hg.per_example_norms):
+        with pytest.raises(TypeError, match="x must be floating") as error:
+            tool(objective)(params, jnp.ones((6, 5, 4, 1), jnp.uint8), Y)
+        assert "in Conv 'conv1'" in error.value.__notes__
+    with pytest.raises(ValueError) as error:
+        hg.inference(hg.Chain(Centred(), hg.Dense(3))).forward({"dense1": params["dense1"]}, X)
+    assert "in Dense 'dense1'" in error.value.__notes__
+
+
+def test_a_gradient_that_is_cut_off_leaves_no_negative_memory_to_containers():
+    """jax.grad of the net needs nothing before the sign; of the dense layer alone it would keep x."""
+    net = hg.Chain(hg.Dense(3), hg.Lambda(jnp.sign))
+    kept = hg.ledger(net, (4,), temporary=False)
+    assert kept.automatic == 0 and kept.rows[0].automatic == 16
+    assert [(row.name, row.automatic) for row in kept.rows[2:]] == [("(cut off)", -16)]
+    assert "(containers)" not in str(kept)

@@ -144,7 +144,15 @@ def open_passes(
     tapped = wrap_leaves(Tap, net)
     logits, new_state, residuals = tapped.forward(every, x, state, key)
     value, dlogits = of_logits(logits)
-    dx, tree = tapped.backward(every, residuals, dlogits)
+    try:
+        dx, tree = tapped.backward(every, residuals, dlogits)
+    except TypeError as error:
+        if Answer.__name__ not in str(error):
+            raise
+        raise TypeError(
+            f"a container within {net.class_name()} reckons with its layers' gradients, so that they cannot be looked "
+            f"at one by one; derive it from hg.Layer, and it is seen as one layer"
+        ) from error
     layers = {path: answer.seen for path, answer in by_path(net, tree).items()}
     return Passes(value, dlogits, logits, new_state, dx, layers)
 

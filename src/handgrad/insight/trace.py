@@ -17,7 +17,7 @@ import numpy as np
 
 from handgrad import mesh
 from handgrad.gradient import Objective
-from handgrad.insight.leaves import innermost, is_by_hand, leaf_layers, path_text
+from handgrad.insight.leaves import backward_of, innermost, leaf_layers, path_text
 from handgrad.insight.report import shortened, table
 from handgrad.insight.tap import Opened, Seen, opened
 from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow, findings_of
@@ -192,10 +192,7 @@ def _trace_of(layers: list[tuple[str, Layer]], found: Opened) -> Trace:
     seen = {name: found.layers[name] for name, _ in layers}
     dlogits = _length(found.dlogits)
     measured = [_measured(layer, seen[name], dlogits) for name, layer in layers]
-    facts = tuple(
-        (name, type(innermost(layer)).__name__, "by hand" if is_by_hand(layer) else "jax.vjp", seen[name].y.shape[1:])
-        for name, layer in layers
-    )
+    facts = tuple((name, layer.class_name(), backward_of(layer), seen[name].y.shape[1:]) for name, layer in layers)
     arrays = _in_order(found, seen)
     sites = tuple((*where, array.shape) for where, array in arrays.items())
     bad = jnp.stack([_first_bad(array) for array in arrays.values()])
