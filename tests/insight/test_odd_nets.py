@@ -102,3 +102,43 @@ def test_a_gradient_that_is_cut_off_leaves_no_negative_memory_to_containers():
     assert kept.automatic == 0 and kept.rows[0].automatic == 16
     assert [(row.name, row.automatic) for row in kept.rows[2:]] == [("(cut off)", -16)]
     assert "(containers)" not in str(kept)
+
+
+def test_clipped_grad_has_a_derivative_where_an_example_has_no_gradient():
+    """An ignored label: its length is 0, where the root has none. Beside jax.grad of the sum as its formula says it."""
+    net, loss = hg.Chain(hg.Dense(3), hg.Tanh(), hg.Dense(3)), hg.SoftmaxCrossEntropy(ignore_index=2)
+    objective, params = hg.Objective(net, loss), params_of(net)
+
+    def by_formula(params):
+        each = jax.vmap(jax.grad(lambda p, x, y: objective(p, x[None], y[None])[0]), (None, 0, 0))(params, X, Y)
+        square = sum(jnp.sum(jnp.square(g), tuple(range(1, g.ndim))) for g in jax.tree.leaves(each))
+        length = jnp.sqrt(jnp.where(square > 0, square, 1))
+        scale = jnp.where((square > 0) & (length > 0.3), 0.3 / length, 1)
+        return jax.tree.map(lambda g: jnp.tensordot(scale, g, 1), each)
+
+    def size(total):
+        return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(total))
+
+    found = jax.jit(jax.grad(lambda params: size(hg.clipped_grad(objective, 0.3)(params, X, Y))))(params)
+    wanted = jax.jit(jax.grad(lambda params: size(by_formula(params))))(params)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert jnp.abs(one - other).max() <= 1e-10 * jnp.abs(other).max()
+
+
+def test_clipping_between_layers_has_a_derivative_where_an_example_has_no_gradient():
+    net = hg.rules.clip_between(hg.Chain(hg.Dense(3), hg.Tanh(), hg.Dense(3)), 1e-3)
+    objective = hg.Objective(net, hg.SoftmaxCrossEntropy(ignore_index=2))
+
+    def size(params):
+        return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(hg.grad(objective)(params, X, Y)[0]))
+
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(size))(params_of(net))))
+
+
+def test_noise_wants_a_finite_length_and_clipping_one_number():
+    objective = hg.Objective(hg.Dense(3), LOSS)
+    with pytest.raises(ValueError, match="clipped_grad: noise is in units of max_norm, which must be finite, got inf"):
+        hg.clipped_grad(objective, float("inf"), 1.0)
+    for max_norm in (jnp.ones(3), jnp.ones((1, 1))):
+        with pytest.raises(TypeError, match=r"clipped_grad: max_norm must be a number, got an array of shape \("):
+            hg.clipped_grad(objective, max_norm)
