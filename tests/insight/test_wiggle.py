@@ -157,7 +157,7 @@ def test_errors():
             with pytest.raises(ValueError, match=f"{tool.__name__}: eps must be above 0 and finite, got {eps}"):
                 tool(objective, eps)
         with pytest.raises(TypeError, match=f"{tool.__name__}: eps must be a number, got 'small'"):
-            tool(objective, "small")
+            tool(objective, "small")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="wiggle: step must be finite, got nan"):
         hg.wiggle(objective, step=float("nan"))
     with pytest.raises(ValueError, match="at_once must be at least 2, got 0"):
