@@ -2,41 +2,59 @@
 
 Metrics reach the disk before the checkpoint of the same step, so a run that is cut off at any moment has all lines up
 to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
+The newest few checkpoints are kept, and the best one, see `checkpoint.best`.
 Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
-train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second; trace lines trace_step, the step that
+train_accuracy, seconds, images_per_second, validation_loss, validation_accuracy, best_epoch; trace lines trace_step, the step that
 was looked into before it was taken, and trace, the record of that. A number that is not finite is null.
 """
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from handgrad.training import checkpoint
-from handgrad.training.npz import replacing
+from handgrad.training.npz import replacing, sweep
 from handgrad.training.step import TrainState
-
-KEPT = 3
+from handgrad.training.writer import Writer
 
 History = dict[str, list[Any]]
 Line = dict[str, Any]
 
 
 class RunFolder:
-    """Where a run writes.
+    """Where a run writes. As a context it waits at the end for what is being written.
 
     Args:
         folder: made if need be.
         facts: what the order of batches depends on; a run resumed with other facts would be another run.
+        keep: how many of the newest checkpoints stay.
+        background: whether checkpoints are written by a thread; what goes wrong there is raised at the next one.
     """
 
-    def __init__(self, folder: str | os.PathLike, facts: dict[str, int]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike, facts: dict[str, int], keep: int = 3, background: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.metrics = self.folder / "metrics.jsonl"
         self.checkpoints = self.folder / "checkpoints"
-        self._facts = facts
+        self._facts, self._keep = facts, keep
+        self._background, self._writer = background, Writer(background)
         self._unwritten: list[Line] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            self._writer.close()
+        except OSError as failed:
+            if error is None:
+                raise
+            error.add_note(f"Beside that: {failed}")
 
     def start(self) -> None:
         """Make the folder, or raise if it holds a run already."""
@@ -50,6 +68,8 @@ class RunFolder:
     def resume(self, like: TrainState) -> tuple[TrainState, int, History]:
         """The newest readable checkpoint, the step at which its run began, and the history up to it."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.checkpoints):
+            sweep(folder)
         newest = checkpoint.latest(self.checkpoints)
         if newest is None:
             self._keep_lines([])
@@ -74,21 +94,59 @@ class RunFolder:
         self._unwritten.append(line)
 
     def flush(self) -> None:
-        """Bring all lines to the disk."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.writelines(_text(line) for line in self._unwritten)
-            file.flush()
-            os.fsync(file.fileno())
+        """Bring all lines to the disk, or none."""
+        text = memoryview("".join(map(_text, self._unwritten)).encode())
+        with self._telling(self.metrics), open(self.metrics, "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                while text:
+                    text = text[file.write(text) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.metrics, size)
+                raise
         self._unwritten.clear()
 
-    def save(self, train_state: TrainState, first: int) -> Path:
-        """Write the checkpoint of a step, after its metrics, and remove all but the newest few."""
+    def save(self, train_state: TrainState, first: int, score: tuple[str, float] | None = None) -> Path:
+        """Write the checkpoint of a step, after its metrics, and remove all but the newest few and the best.
+
+        Args:
+            train_state: of that step.
+            first: the step at which the run began.
+            score: at the end of an epoch, by which of its numbers it is judged, and that number; the lowest is best.
+        """
+        self._writer.wait()
         self.flush()
         path = self.checkpoints / f"step_{int(train_state.step):08d}.npz"
-        checkpoint.save(path, train_state, metadata={**self._facts, "first_step": first})
-        for old in sorted(self.checkpoints.glob("step_*.npz"))[:-KEPT]:
-            old.unlink()
+        about = {**self._facts, "first_step": first}
+        if score is not None:
+            about |= {"score_name": score[0], "score": score[1]}
+        snapshot = checkpoint.snapshot(train_state, metadata=about, copy=self._background)
+
+        def write() -> None:
+            with self._telling(path):
+                snapshot.write(path)
+                best = checkpoint.best_first(self.checkpoints)[:1]
+                for old in checkpoint.newest_first(self.checkpoints)[self._keep :]:
+                    if old not in best:
+                        old.unlink()
+
+        self._writer.do(write)
         return path
+
+    @contextlib.contextmanager
+    def _telling(self, path: Path) -> Iterator[None]:
+        """Say what a full disk leaves of the run."""
+        try:
+            yield
+        except OSError as error:
+            newest = next(iter(checkpoint.newest_first(self.checkpoints)), None)
+            left = "there is no checkpoint yet" if newest is None else f"the checkpoint before, {newest.name}, is whole"
+            raise OSError(
+                error.errno,
+                f"fit: could not write {path} ({error.strerror or error}); {left}; "
+                f"make room, then resume=True goes on from there",
+            ) from error
 
     def _read_lines(self) -> list[Line]:
         """All whole lines; the last one may have been cut off."""

@@ -27,6 +27,7 @@ from handgrad.optimizers import apply_updates
 from handgrad.optimizers.transforms import global_norm
 from handgrad.training.evaluate import right
 from handgrad.training.gradients import in_precision
+from handgrad.training.guard import Guard, guarded
 
 
 class TrainState(NamedTuple):
@@ -96,8 +97,22 @@ class TrainStep:
         """The lowered step, as `jax.jit(f).lower` gives it: to read its memory and cost."""
         return self._compiled.lower(train_state, x, y, weights)
 
+    def guarded(
+        self, train_state: TrainState, guard: Guard, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
+    ) -> tuple[TrainState, Guard, Metrics]:
+        """The same, but a step whose loss or gradient is not finite leaves the train state as it is, see `Guard`."""
+        return self._compiled_guarded(train_state, guard, x, y, weights)
+
     @functools.cached_property
     def _compiled(self) -> Jitted:
+        return jit(self._step(), donate_argnums=0 if self.donate else ())
+
+    @functools.cached_property
+    def _compiled_guarded(self) -> Jitted:
+        return jit(guarded(self._step()), donate_argnums=0 if self.donate else ())
+
+    def _step(self) -> Callable[..., tuple[TrainState, Metrics]]:
+        """The step as a plain function."""
         gradient = self.value_and_grad(self.objective, has_aux=True)
 
         def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
@@ -111,7 +126,7 @@ class TrainStep:
             )
             return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
 
-        return jit(step, donate_argnums=0 if self.donate else ())
+        return step
 
 
 def make_train_step(
