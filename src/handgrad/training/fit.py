@@ -19,19 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from handgrad.compile import jit
 from handgrad.data import batches
 from handgrad.data import prefetch as made_ahead
-from handgrad.gradient import Objective
-from handgrad.insight.trace import Trace, trace
 from handgrad.training.evaluate import evaluate
-from handgrad.training.guard import Guarded, NotFinite, explained
+from handgrad.training.guard import Guarded, NotFinite, check_can_skip, explained
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
 from handgrad.training.log import Log
 from handgrad.training.run_folder import History, Line, RunFolder
 from handgrad.training.run_record import note_run, training_facts
 from handgrad.training.step import TrainState, copied
+from handgrad.training.tracer import tracer
 
 AUGMENT_STREAM = 2**31  # sets the keys of augmentation apart from keys that users make of the same seed
 
@@ -120,6 +118,7 @@ def fit(
     _check_count("keep", keep)
     if skip_nonfinite is not None:
         _check_count("skip_nonfinite", skip_nonfinite)
+        check_can_skip(step)
     if trace_every is not None:
         _check_count("trace_every", trace_every)
         _check_objective("trace_every", step)
@@ -141,11 +140,11 @@ def fit(
         settings = {"batch_size": batch_size, "epochs": epochs, "seed": seed, "trace_every": trace_every}
         note_run(run_dir, **training_facts(step, train_state.params, x, validation=held_out, **settings))
     guarded = Guarded(step, skip_nonfinite, history)
-    train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, _tracer(step)
+    train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, tracer(step)
     with (
-        folder or contextlib.nullcontext(),
         stop_signals(active=folder is not None) as stop,
         _bar(per_epoch * batch_size * epochs, progress) as bar,
+        folder or contextlib.nullcontext(),
     ):
         log, saved = Log(history, first, folder, bar, batch_size, skip_nonfinite), None
         try:
@@ -171,17 +170,17 @@ def fit(
                 line, score = log.with_best(line)
                 log.add_line(line)
                 if folder is not None:
-                    folder.save(train_state, first, score)
+                    saved = folder.save(train_state, first, score)
             if folder is not None and stop.number is not None:
                 saved = folder.save(train_state, first)
         except NotFinite as found:
-            i, at, kept = found.step - first - 1, None, None
-            if guarded.can:  # the state is the one before that step
-                kept = None if folder is None else folder.save(train_state, first)
-                epoch = i // per_epoch
-                made = _batches(order(epoch=epoch), epoch * per_epoch, i, augment, seed)
-                at = traced(train_state, *next(made))
-            raise explained(found, at, kept, skip_nonfinite) from None
+            look = None
+            if guarded.can:  # the state is the one before that step, whose batch is made again
+                saved = None if folder is None else folder.save(train_state, first)
+                epoch, i = divmod(found.step - first - 1, per_epoch)
+                made = _batches(order(epoch=epoch), epoch * per_epoch, epoch * per_epoch + i, augment, seed)
+                look = functools.partial(traced, train_state, *next(made))
+            raise explained(found, look, saved, skip_nonfinite) from None
         except KeyboardInterrupt:  # raised by step or augment themselves, or by a second Ctrl-C
             if folder is not None and stop.number is None and not _is_deleted(train_state):
                 log.read_all()
@@ -190,24 +189,6 @@ def fit(
     if folder is not None and stop.number is not None:
         _leave(stop.number, saved, run_dir)
     return train_state, history
-
-
-def _tracer(step: Any) -> Callable:
-    """(train_state, x, y) -> the Trace of the gradient that the step is about to take."""
-    place_state, place_batch = (getattr(step, name, None) for name in ("place_state", "place_batch"))
-
-    def traced(train_state: TrainState, x: Any, y: Any) -> Trace:
-        if place_state is not None and place_batch is not None:
-            train_state, (x, y) = place_state(train_state), place_batch(x, y)
-        return _traced(step.objective, train_state, x, y)
-
-    return traced
-
-
-@functools.partial(jit, static_argnums=0)
-def _traced(objective: Objective, train_state: TrainState, x: Any, y: Any) -> Trace:
-    key = jax.random.fold_in(train_state.key, train_state.step)
-    return trace(objective)(train_state.params, x, y, train_state.state, key)
 
 
 def _is_deleted(train_state: TrainState) -> bool:

@@ -4,8 +4,8 @@ Metrics reach the disk before the checkpoint of the same step, so a run that is 
 to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
 The newest few checkpoints are kept, and the best one, see `checkpoint.best`.
 Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
-train_accuracy, seconds, images_per_second, validation_loss, validation_accuracy, best_epoch; trace lines trace_step, the step that
-was looked into before it was taken, and trace, the record of that. A number that is not finite is null.
+train_accuracy, seconds, images_per_second, validation_loss, validation_accuracy, best_epoch; trace lines trace_step,
+the step that was looked into before it was taken, and trace, the record of that. A number that is not finite is null.
 """
 
 import contextlib
@@ -118,6 +118,8 @@ class RunFolder:
         self._writer.wait()
         self.flush()
         path = self.checkpoints / f"step_{int(train_state.step):08d}.npz"
+        if score is None and _is_whole(path):  # of an epoch's end, with its score
+            return path
         about = {**self._facts, "first_step": first}
         if score is not None:
             about |= {"score_name": score[0], "score": score[1]}
@@ -161,6 +163,15 @@ class RunFolder:
     def _keep_lines(self, lines: list[Line]) -> None:
         with replacing(self.metrics) as file:
             file.write("".join(_text(line) for line in lines).encode())
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a checkpoint without damage."""
+    try:
+        checkpoint.verify(path)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _step_of(line: Line) -> int:

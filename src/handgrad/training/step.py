@@ -105,28 +105,35 @@ class TrainStep:
 
     @functools.cached_property
     def _compiled(self) -> Jitted:
-        return jit(self._step(), donate_argnums=0 if self.donate else ())
+        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
+            grads, state, metrics = self._gradient(train_state, x, y, weights)
+            return self._updated(train_state, grads, state), metrics
+
+        return jit(step, donate_argnums=0 if self.donate else ())
 
     @functools.cached_property
     def _compiled_guarded(self) -> Jitted:
-        return jit(guarded(self._step()), donate_argnums=0 if self.donate else ())
+        def step(
+            train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
+        ) -> tuple[TrainState, Guard, Metrics]:
+            grads, state, metrics = self._gradient(train_state, x, y, weights)
+            update = functools.partial(self._updated, train_state, grads, state)
+            return *guarded(train_state, guard, metrics, update), metrics
 
-    def _step(self) -> Callable[..., tuple[TrainState, Metrics]]:
-        """The step as a plain function."""
+        return jit(step, donate_argnums=0 if self.donate else ())
+
+    def _gradient(self, train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[Any, Any, Metrics]:
+        """Gradient, new state of the layers, metrics."""
+        key = jax.random.fold_in(train_state.key, train_state.step)
         gradient = self.value_and_grad(self.objective, has_aux=True)
+        (loss, aux), grads = gradient(train_state.params, x, y, train_state.state, key, weights)
+        accuracy = batch_accuracy(self.objective.loss, aux.logits, y, weights)
+        return grads, aux.state, Metrics(loss, accuracy, global_norm(getattr(grads, "grads", grads)))
 
-        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
-            t, params, state, opt_state, key = train_state
-            (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
-            updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = Metrics(
-                loss,
-                batch_accuracy(self.objective.loss, aux.logits, y, weights),
-                global_norm(getattr(grads, "grads", grads)),
-            )
-            return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
-
-        return step
+    def _updated(self, train_state: TrainState, grads: Any, state: Any) -> TrainState:
+        t, params, _, opt_state, key = train_state
+        updates, opt_state = self.optimizer.update(grads, opt_state, params)
+        return TrainState(t + 1, apply_updates(params, updates), state, opt_state, key)
 
 
 def make_train_step(

@@ -1,8 +1,7 @@
 """Writing beside the training: one job at a time, in a thread, whose errors come out where the training waits for it.
 
-    without   | steps | copy, hash, write | steps | copy, hash, write |
-    with      | steps | copy | steps               | copy | steps         |
-    thread                   | hash, write |              | hash, write |
+Without a thread: steps, copy, hash and write, steps, ...; with one: steps, copy, steps, ..., and beside those steps the
+thread hashes and writes the copy.
 """
 
 from collections.abc import Callable
