@@ -31,6 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.training import npz
+from handgrad.training.sharded import load_sharded as load_sharded
+from handgrad.training.sharded import save_sharded as save_sharded
 from handgrad.training.structure import described, leaf_names, rebuilt
 
 VERSION = 1
