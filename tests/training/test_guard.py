@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,8 @@ SETTINGS = {"batch_size": 8, "seed": 3, "progress": False}
 START = init_train_state(NET, OPTIMIZER, jax.random.key(0), (2, 2, 1), jnp.float64)
 
 
-def run(x=X, epochs=3, step=STEP, start=START, **settings):
-    return fit(start, step, x, Y, epochs=epochs, **{**SETTINGS, **settings})
+def run(epochs=3, step: Callable = STEP, start=START, **settings):
+    return fit(start, step, X, Y, epochs=epochs, **{**SETTINGS, **settings})
 
 
 def bits(train_state):

@@ -4,9 +4,12 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +26,7 @@ START = init_train_state(NET, OPTIMIZER, jax.random.key(0), (5,), jnp.float64)
 X, Y = np.random.default_rng(0).normal(size=(12, 5)), np.arange(12) % 3
 
 
-def run(run_dir=None, epochs=6, step=STEP, **settings):
+def run(run_dir=None, epochs=6, step: Callable = STEP, **settings):
     return fit(START, step, X, Y, batch_size=6, epochs=epochs, progress=False, run_dir=run_dir, **settings)
 
 
@@ -60,24 +63,28 @@ def test_the_newest_and_the_best_stay(tmp_path, case, background):
     saved(tmp_path, losses, background=background)
     assert names(tmp_path) == [f"step_{step:08d}.npz" for step in steps]
     found = checkpoint.best(tmp_path)
-    assert (found and found.name) == (best and f"step_{best:08d}.npz")
+    assert (None if found is None else found.name) == (best and f"step_{best:08d}.npz")
     assert found == checkpoint.best(tmp_path / "checkpoints")
-    if best is not None:
-        assert checkpoint.metadata(found) == {"first_step": 0, "score_name": "validation_loss", "score": losses[best - 1]}
+    if found is not None and best is not None:
+        assert checkpoint.metadata(found) == {
+            "first_step": 0,
+            "score_name": "validation_loss",
+            "score": losses[best - 1],
+        }
 
 
 def test_a_damaged_best_is_passed_over_and_a_damaged_one_never_stands_for_the_best(tmp_path):
     saved(tmp_path, [1.0, 3.0, 2.0], keep=3)
     first = tmp_path / "checkpoints" / "step_00000001.npz"
-    data = bytearray(first.read_bytes())
-    data[-400] ^= 1
-    whole, damaged = first.read_bytes(), bytes(data)
+    whole = first.read_bytes()
     place = whole.index(np.asarray(START.params["dense1"]["kernel"]).tobytes())
     first.write_bytes(whole[: place + 3] + bytes([whole[place + 3] ^ 1]) + whole[place + 4 :])
-    with pytest.warns(UserWarning, match="checkpoint.best: passed over .*step_00000001.npz: leaf 'params/dense1/kernel'"):
-        assert checkpoint.best(tmp_path).name == "step_00000003.npz"
-    first.write_bytes(damaged[:99])
-    assert checkpoint.best(tmp_path).name == "step_00000003.npz"
+    with pytest.warns(
+        UserWarning, match="checkpoint.best: passed over .*step_00000001.npz: leaf 'params/dense1/kernel'"
+    ):
+        assert checkpoint.best(tmp_path) == tmp_path / "checkpoints" / "step_00000003.npz"
+    first.write_bytes(whole[:99])
+    assert checkpoint.best(tmp_path) == tmp_path / "checkpoints" / "step_00000003.npz"
 
 
 def test_scores_of_two_kinds_are_not_compared(tmp_path):
@@ -85,7 +92,7 @@ def test_scores_of_two_kinds_are_not_compared(tmp_path):
     run_folder = RunFolder(tmp_path, {}, 9)
     for step, loss in ((3, 0.9), (4, 0.8), (5, 1.0)):
         run_folder.save(START._replace(step=jnp.int32(step)), 0, ("validation_loss", loss))
-    assert checkpoint.best(tmp_path).name == "step_00000004.npz"
+    assert checkpoint.best(tmp_path) == tmp_path / "checkpoints" / "step_00000004.npz"
 
 
 @pytest.mark.parametrize("validated", [False, True])
@@ -94,7 +101,7 @@ def test_fit_keeps_the_best_and_says_which_it_is_across_a_resume(tmp_path, valid
     optimizer = hg.sgd(lambda step: jnp.where(step < 6, 0.1, 20.0))
     step = make_train_step(STEP.objective, optimizer)
     start = init_train_state(NET, optimizer, jax.random.key(0), (5,), jnp.float64)
-    more = {"validation": (X, Y)} if validated else {}
+    more: dict[str, Any] = {"validation": (X, Y)} if validated else {}
     for epochs in (5, 10):
         _, history = fit(
             start, step, X, Y, batch_size=6, epochs=epochs, progress=False, run_dir=tmp_path, resume=epochs > 5, keep=1,
@@ -105,7 +112,11 @@ def test_fit_keeps_the_best_and_says_which_it_is_across_a_resume(tmp_path, valid
     assert 1 < best < 6 and history["best_epoch"] == [int(np.argmin(losses[: i + 1])) + 1 for i in range(10)]
     assert names(tmp_path) == [f"step_{2 * best:08d}.npz", "step_00000020.npz"]
     found = checkpoint.best(tmp_path)
-    assert checkpoint.metadata(found)["score"] == min(losses) and checkpoint.load(found, start).step == 2 * best
+    assert (
+        found is not None
+        and checkpoint.metadata(found)["score"] == min(losses)
+        and checkpoint.load(found, start).step == 2 * best
+    )
 
 
 @pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (2.5, TypeError), (True, TypeError)])
@@ -160,7 +171,9 @@ def test_a_full_disk_leaves_the_checkpoints_before(tmp_path, monkeypatch, room, 
 
     monkeypatch.setattr(os, "replace", replaced)
     monkeypatch.setattr(npz, "open", full_after(room, lambda path: opened and "step_" in str(path)), raising=False)
-    message = r"could not write .*step_00000006.npz \(No space left on device\); the checkpoint before, step_00000004.npz"
+    message = (
+        r"could not write .*step_00000006.npz \(No space left on device\); the checkpoint before, step_00000004.npz"
+    )
     with pytest.raises(OSError, match=f"fit: {message}, is whole; make room, then resume=True goes on") as found:
         run(tmp_path, background=background)
     assert found.value.errno == errno.ENOSPC
@@ -174,7 +187,7 @@ def full_after(room, concerns):
     """`open`, whose files take so many bytes and then no more."""
 
     def opening(path, mode="r", **settings):
-        file = open(path, mode, **settings)
+        file = open(path, mode, **settings)  # noqa: SIM115
         if mode != "wb" or not concerns(path):
             return file
         raw, left = file.write, [room]
@@ -215,7 +228,9 @@ def test_a_limit_of_the_system_on_a_files_size_is_told_too(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
     try:
-        with pytest.raises(OSError, match=r"fit: could not write .*metrics.jsonl \(File too large\); the checkpoint bef"):
+        with pytest.raises(
+            OSError, match=r"fit: could not write .*metrics.jsonl \(File too large\); the checkpoint bef"
+        ):
             run_folder.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -239,7 +254,9 @@ def tiny_disk(tmp_path):
 @pytest.mark.parametrize("background", [False, True])
 def test_a_disk_that_is_really_full(tiny_disk, background):
     expected, _ = run(None, epochs=30)
-    with pytest.raises(OSError, match=r"\(No space left on device\); the checkpoint before, step_0000\d+.npz, is whole"):
+    with pytest.raises(
+        OSError, match=r"\(No space left on device\); the checkpoint before, step_0000\d+.npz, is whole"
+    ):
         run(tiny_disk, epochs=30, keep=100, background=background)
     assert no_temporary(tiny_disk) and checkpoint.latest(tiny_disk) is not None
     for old in checkpoint.newest_first(tiny_disk)[1:]:
@@ -296,6 +313,27 @@ def test_at_most_one_checkpoint_is_under_way(tmp_path, monkeypatch):
     assert most == [1] * 6 and names(tmp_path)[-1] == "step_00000012.npz"
 
 
+@pytest.mark.parametrize("at", [3, 4])
+def test_sigterm_waits_for_what_is_being_written(tmp_path, monkeypatch, capsys, at):
+    """At step 3 the first epoch's checkpoint is under way, and then that of the step is written."""
+    real, calls = npz.write, iter(range(1, 99))
+
+    def slow(path, arrays):
+        time.sleep(0.2)
+        real(path, arrays)
+
+    def augment(key, x, y):
+        if next(calls) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return x, y
+
+    monkeypatch.setattr(npz, "write", slow)
+    with pytest.raises(SystemExit) as left:
+        run(tmp_path, augment=augment, prefetch=0, background=True)
+    assert left.value.code == 0 and names(tmp_path) == ["step_00000002.npz", f"step_{at:08d}.npz"]
+    assert f"saved {checkpoint.latest(tmp_path)}; resume=True" in capsys.readouterr().err
+
+
 def test_an_error_of_the_thread_comes_out_at_the_next_save_or_at_the_end(tmp_path, monkeypatch):
     def fails(path, arrays):
         raise OSError(errno.EIO, "broken disk")
@@ -303,7 +341,9 @@ def test_an_error_of_the_thread_comes_out_at_the_next_save_or_at_the_end(tmp_pat
     monkeypatch.setattr(npz, "write", fails)
     threads = threading.active_count()
     for epochs in (1, 3):
-        with pytest.raises(OSError, match=r"could not write .*step_00000002.npz \(broken disk\); there is no checkpoint"):
+        with pytest.raises(
+            OSError, match=r"could not write .*step_00000002.npz \(broken disk\); there is no checkpoint"
+        ):
             run(tmp_path / str(epochs), epochs=epochs, background=True)
     with pytest.raises(KeyError) as found:
         run(tmp_path / "both", step=breaking(3), background=True)
