@@ -36,7 +36,7 @@ def names(run_dir):
 
 def saved(folder, losses, keep=2, name="validation_loss", **settings):
     """A folder after epochs of these losses, a step each, or None for a stop within an epoch."""
-    run_folder = RunFolder(folder, {}, keep, **settings)
+    run_folder = RunFolder(folder, {}, keep=keep, **settings)
     with run_folder:
         for step, loss in enumerate(losses, 1):
             run_folder.save(START._replace(step=jnp.int32(step)), 0, None if loss is None else (name, loss))
@@ -89,7 +89,7 @@ def test_a_damaged_best_is_passed_over_and_a_damaged_one_never_stands_for_the_be
 
 def test_scores_of_two_kinds_are_not_compared(tmp_path):
     saved(tmp_path, [0.1, 0.2], keep=9, name="train_loss")
-    run_folder = RunFolder(tmp_path, {}, 9)
+    run_folder = RunFolder(tmp_path, {}, keep=9)
     for step, loss in ((3, 0.9), (4, 0.8), (5, 1.0)):
         run_folder.save(START._replace(step=jnp.int32(step)), 0, ("validation_loss", loss))
     assert checkpoint.best(tmp_path) == tmp_path / "checkpoints" / "step_00000004.npz"

@@ -2,6 +2,7 @@
 
 from handgrad.training import checkpoint, distributed
 from handgrad.training.evaluate import evaluate, predict
+from handgrad.training.export import export_step
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
 from handgrad.training.run_folder import read_history
@@ -15,6 +16,7 @@ __all__ = [
     "checkpoint",
     "distributed",
     "evaluate",
+    "export_step",
     "fit",
     "gradient_accumulation",
     "init_train_state",

@@ -1,8 +1,9 @@
 """A run's folder: metrics.jsonl, a line of JSON for each step and each epoch, and checkpoints/step_XXXXXXXX.npz.
 
 Metrics reach the disk before the checkpoint of the same step, so a run that is cut off at any moment has all lines up
-to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
-The newest few checkpoints are kept, and the best one, see `checkpoint.best`.
+to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it. Of many processes that train
+one net the first one alone reads and writes. The newest few
+checkpoints are kept, and the best one, see `checkpoint.best`.
 Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
 train_accuracy, seconds, images_per_second, validation_loss, validation_accuracy, best_epoch; trace lines trace_step,
 the step that was looked into before it was taken, and trace, the record of that. A number that is not finite is null.
@@ -16,10 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from handgrad.mesh import on_host
 from handgrad.training import checkpoint
 from handgrad.training.npz import replacing, sweep
+from handgrad.training.peers import Peers
 from handgrad.training.step import TrainState
 from handgrad.training.writer import Writer
+
+ALONE = Peers(many=False)
 
 History = dict[str, list[Any]]
 Line = dict[str, Any]
@@ -31,17 +36,23 @@ class RunFolder:
     Args:
         folder: made if need be.
         facts: what the order of batches depends on; a run resumed with other facts would be another run.
+        peers: the processes that train the net; each calls `start`, `resume` and `save` as the others do.
         keep: how many of the newest checkpoints stay.
         background: whether checkpoints are written by a thread; what goes wrong there is raised at the next one.
     """
 
     def __init__(
-        self, folder: str | os.PathLike, facts: dict[str, int], keep: int = 3, background: bool = False
+        self,
+        folder: str | os.PathLike,
+        facts: dict[str, int],
+        peers: Peers = ALONE,
+        keep: int = 3,
+        background: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.metrics = self.folder / "metrics.jsonl"
         self.checkpoints = self.folder / "checkpoints"
-        self._facts, self._keep = facts, keep
+        self._facts, self._peers, self._keep = facts, peers, keep
         self._background, self._writer = background, Writer(background)
         self._unwritten: list[Line] = []
 
@@ -58,6 +69,9 @@ class RunFolder:
 
     def start(self) -> None:
         """Make the folder, or raise if it holds a run already."""
+        self._peers.from_main(lambda: ((), self._make()))
+
+    def _make(self) -> None:
         if self.metrics.exists() or any(self.checkpoints.glob("*.npz")):
             raise ValueError(
                 f"fit: run_dir {self.folder} holds a run already; pass resume=True to continue it, or another folder"
@@ -67,13 +81,17 @@ class RunFolder:
 
     def resume(self, like: TrainState) -> tuple[TrainState, int, History]:
         """The newest readable checkpoint, the step at which its run began, and the history up to it."""
+        train_state, (first, lines) = self._peers.from_main(lambda: self._read(like), like)
+        return train_state, first, history_of(lines)
+
+    def _read(self, like: TrainState) -> tuple[TrainState, tuple[int, list[Line]]]:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for folder in (self.folder, self.checkpoints):
             sweep(folder)
         newest = checkpoint.latest(self.checkpoints)
         if newest is None:
             self._keep_lines([])
-            return like, int(like.step), {}
+            return like, (int(like.step), [])
         about = checkpoint.metadata(newest)
         for name, wanted in self._facts.items():
             if about.get(name) != wanted:
@@ -83,11 +101,10 @@ class RunFolder:
                 )
         train_state, first = checkpoint.load(newest, like), about["first_step"]
         lines = [line for line in self._read_lines() if _step_of(line) <= train_state.step]
-        history = history_of(lines)
-        if len(history.get("step", [])) != int(train_state.step) - first:
+        if sum("step" in line for line in lines) != int(train_state.step) - first:
             raise ValueError(f"fit: {self.metrics} lacks lines of steps before {newest.name}; it was changed")
         self._keep_lines(lines)
-        return train_state, first, history
+        return train_state, (first, lines)
 
     def log(self, line: Line) -> None:
         """Keep a line for the next `flush`."""
@@ -95,16 +112,9 @@ class RunFolder:
 
     def flush(self) -> None:
         """Bring all lines to the disk, or none."""
-        text = memoryview("".join(map(_text, self._unwritten)).encode())
-        with self._telling(self.metrics), open(self.metrics, "ab", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            try:
-                while text:
-                    text = text[file.write(text) :]
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(self.metrics, size)
-                raise
+        if self._peers.is_main:
+            with self._telling(self.metrics):
+                self._append("".join(map(_text, self._unwritten)).encode())
         self._unwritten.clear()
 
     def save(self, train_state: TrainState, first: int, score: tuple[str, float] | None = None) -> Path:
@@ -117,8 +127,9 @@ class RunFolder:
         """
         self._writer.wait()
         self.flush()
+        train_state = on_host(train_state)
         path = self.checkpoints / f"step_{int(train_state.step):08d}.npz"
-        if score is None and _is_whole(path):  # of an epoch's end, with its score
+        if not self._peers.is_main or (score is None and _is_whole(path)):  # of an epoch's end, with its score
             return path
         about = {**self._facts, "first_step": first}
         if score is not None:
@@ -135,6 +146,17 @@ class RunFolder:
 
         self._writer.do(write)
         return path
+
+    def _append(self, data: bytes) -> None:
+        with open(self.metrics, "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.metrics, size)
+                raise
 
     @contextlib.contextmanager
     def _telling(self, path: Path) -> Iterator[None]:
