@@ -167,6 +167,9 @@ def _where(look: Callable[[], Any] | None) -> str:
     except Exception as error:  # what went wrong first must be told all the same
         return f"; hg.trace of it fails ({type(error).__name__}: {error})"
     if first is None:
-        return ", though each number of hg.trace is: it came up in the gradient's length, the penalty or a narrow dtype"
+        return (
+            ", though each number of hg.trace is: it came up in the gradient's length, the penalty or a narrow dtype, "
+            "or augment, which made the batch again, is no function of its key"
+        )
     layer, direction, array, place = first
     return f": {layer} went first, {direction}, in {array}{list(place) if place else ''}"
