@@ -19,6 +19,7 @@ import pytest
 import handgrad as hg
 from handgrad.training import checkpoint, fit, init_train_state, make_train_step, npz
 from handgrad.training.run_folder import RunFolder
+from handgrad.training.writer import Writer
 
 NET, OPTIMIZER = hg.Chain(hg.Dense(4), hg.BatchNorm(), hg.Dense(3)), hg.momentum(0.1)
 STEP = make_train_step(hg.Objective(NET, hg.SoftmaxCrossEntropy()), OPTIMIZER)
@@ -311,6 +312,22 @@ def test_at_most_one_checkpoint_is_under_way(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "write", write)
     run(tmp_path, background=True)
     assert most == [1] * 6 and names(tmp_path)[-1] == "step_00000012.npz"
+
+
+def test_a_snapshot_shares_no_memory_with_what_the_next_step_overwrites():
+    for copy in (True, False):
+        stored = checkpoint.snapshot(START, copy=copy).arrays["params/dense1/kernel"]
+        assert np.shares_memory(stored, np.asarray(START.params["dense1"]["kernel"])) is not copy
+
+
+def test_a_job_is_not_taken_when_the_one_before_has_failed():
+    done, writer = [], Writer(background=True)
+    writer.do(lambda: done.append(1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        writer.do(lambda: done.append(2))
+    writer.do(lambda: done.append(3))
+    writer.close()
+    assert done == [3]
 
 
 @pytest.mark.parametrize("at", [3, 4])

@@ -84,7 +84,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(whole, tmp_path
     chance, folder = random.Random(kills), tmp_path / "run"
     for i in range(kills):
         before, process = names(folder), begun(folder, background=bool(i % 2))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while names(folder) == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.03))
