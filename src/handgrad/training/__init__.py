@@ -1,6 +1,7 @@
 """Training: the step, the loop over epochs, evaluation, checkpoints."""
 
 from handgrad.training import checkpoint, distributed
+from handgrad.training.ensemble import Ensemble, ensemble
 from handgrad.training.evaluate import evaluate, predict
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
@@ -9,11 +10,13 @@ from handgrad.training.run_record import note_run, note_test, read_run
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 
 __all__ = [
+    "Ensemble",
     "Metrics",
     "TrainState",
     "TrainStep",
     "checkpoint",
     "distributed",
+    "ensemble",
     "evaluate",
     "fit",
     "gradient_accumulation",
