@@ -123,6 +123,7 @@ from handgrad.training import (
     make_train_step,
     mixed_precision,
     predict,
+    sweep,
 )
 from handgrad.viz import demo_2d, report
 
@@ -244,6 +245,7 @@ __all__ = [
     "smooth_grad",
     "squeeze_excite",
     "summary",
+    "sweep",
     "top_k_accuracy",
     "trace",
     "value_and_grad",

@@ -17,7 +17,6 @@ Kingma and Ba, Adam, 2014, section 3 (the correction).
 """
 
 import math
-import numbers
 from typing import Any
 
 import jax
@@ -114,12 +113,11 @@ def _is_average(node: Any) -> bool:
 
 
 def _rate(decay: ArrayLike, t: jax.Array, debias: bool, like: jax.Array) -> jax.Array:
-    """r_t, of like's type; from a number, 1 - d and log d are rounded once."""
-    keep = as_type_of(1 - decay if isinstance(decay, numbers.Real) else 1 - jnp.asarray(decay, like.dtype), like)
-    if not debias:
-        return keep
-    if isinstance(decay, numbers.Real):
-        log = as_type_of(math.log(decay) if decay > 0 else -math.inf, like)
+    """r_t, of like's type; of a Python number 1 - d and log d are computed in its own precision."""
+    if isinstance(decay, int | float):
+        rate, log = 1 - decay, math.log(decay) if decay > 0 else -math.inf
     else:
-        log = jnp.log(jnp.asarray(decay, like.dtype))
-    return keep / -jnp.expm1(as_type_of(t, like) * log)
+        d = as_type_of(decay, like)
+        rate, log = 1 - d, jnp.log(d)
+    weights = -jnp.expm1(as_type_of(t, like) * as_type_of(log, like)) if debias else as_type_of(1, like)
+    return as_type_of(rate, like) / weights

@@ -8,10 +8,13 @@ from handgrad.training.gradients import gradient_accumulation, mixed_precision
 from handgrad.training.run_folder import read_history
 from handgrad.training.run_record import note_run, note_test, read_run
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
+from handgrad.training.sweep import sweep
+from handgrad.training.swept import Sweep
 
 __all__ = [
     "Ensemble",
     "Metrics",
+    "Sweep",
     "TrainState",
     "TrainStep",
     "checkpoint",
@@ -28,4 +31,5 @@ __all__ = [
     "predict",
     "read_history",
     "read_run",
+    "sweep",
 ]

@@ -1,16 +1,16 @@
 """Several nets of one kind, trained in one compiled step and asked together.
 
-The members m = 0 .. n-1 differ in their key alone, fold_in(key, m): in where they start, and in their dropout masks. All
+The members m = 0 .. n-1 differ in their key alone, fold_in(key, m): in where they start and in their dropout masks. All
 see the same batches. With a_m = softmax(o_m), the answer is the mean probability, or a vote:
 
     ā = 1/n Σ_m a_m          v_k = Σ_m [argmax_j o_mj = k]
 
-For a convex loss such as -log a_y, Jensen's inequality says that the mean probability is never worse than the members
-are on average: -log ā_y <= 1/n Σ_m -log a_my. Of accuracies it says nothing; what was measured is in docs/many_nets.md.
+-log is convex, so by Jensen's inequality the loss of the mean probability is at most the members' mean loss,
+-log ā_y <= 1/n Σ_m -log a_my. Of accuracies it says nothing; what was measured is in docs/many_nets.md.
 
-The members share one program: arrays have a leading axis of members, and the step is vmapped over it. On CPU the vmap of
-a convolution is a loop over members (`handgrad.ops.batching`), up to 16; more go 16 by 16. A loop by `lax.map` is 2 to
-30 times slower there: inside a loop XLA's convolutions have one thread.
+The members share one program: arrays have a leading axis of members, and the step is vmapped over it. On CPU the vmap
+of a convolution is a loop over members (`handgrad.ops.batching`), up to 16; more go 16 by 16. A loop by `lax.map` took
+2 to 30 times as long there.
 Source: Lakshminarayanan, Pritzel and Blundell, Simple and scalable predictive uncertainty estimation using deep
 ensembles, 2017 (nets that differ in their start; the mean of their probabilities).
 """
@@ -194,14 +194,14 @@ def init_optimizer(net: Layer, optimizer: Any, params: Params) -> Any:
 
 
 def _by_probability(logits: Array) -> Array:
-    """log ā of logits (n, N, K); of (n, N, 1) log ā - log(1 - ā), with a = σ(o)."""
+    """The logarithm of ā, of logits (n, N, K); of (n, N, 1) log ā - log(1 - ā), with a = σ(o)."""
     if logits.shape[-1] == 1:
         return _log_mean(jax.nn.log_sigmoid(logits)) - _log_mean(jax.nn.log_sigmoid(-logits))
     return _log_mean(jax.nn.log_softmax(logits))
 
 
 def _by_vote(logits: Array) -> Array:
-    """v + ā/2 of logits (n, N, K): below a vote in all; of (n, N, 1) the same of yes, less its middle."""
+    """Votes v + ā/2 of logits (n, N, K), for ā/2 is less than a vote; of (n, N, 1) those of yes, less their middle."""
     n, classes = len(logits), logits.shape[-1]
     if classes == 1:
         votes, mean = (logits > 0).sum(0), jax.nn.sigmoid(logits).mean(0)
