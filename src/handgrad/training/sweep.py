@@ -28,6 +28,7 @@ from handgrad.training.swept import Run, Sweep
 
 Setting = dict[str, Any]
 SEED = "seed"
+BLOWN_UP = 10  # times the first loss
 
 
 def sweep(
@@ -68,8 +69,9 @@ def sweep(
 
     Returns:
         The `Sweep`: `runs`, one for each setting in the grid's order, with its history and trained state, `best`, and
-        the table as its text; `hg.viz.sweep` draws it. A run whose loss or gradient is no longer finite goes on, and is
-        marked with the step at which that began.
+        the table as its text; `hg.viz.sweep` draws it. A run that diverges is kept, marked with the step at which its
+        loss or gradient was no longer finite, or, if its last epoch's loss is above 10 times that of its first step,
+        with the first step above that.
 
     Raises:
         ValueError: an empty grid, settings of different names, an unknown name in static, data that do not fit.
@@ -121,8 +123,7 @@ class _Runs:
         self._states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         self._traced = {name: jnp.array([float(setting[name]) for setting in settings]) for name in names}
         self._histories: list[dict[str, list]] = [{} for _ in settings]
-        self._diverged: list[int | None] = [None for _ in settings]
-        self._done = 0
+        self._losses, self._finite = [np.zeros((0, len(settings)))], [np.zeros((0, len(settings)), bool)]
 
     def step(self, x: Any, y: Any) -> None:
         """One step of each."""
@@ -132,7 +133,8 @@ class _Runs:
     def end_epoch(self, objectives: list[Objective], validation: tuple | None, batch_size: int) -> None:
         """Read the epoch's metrics, and validate."""
         loss, accuracy, norm = (np.stack(column) for column in zip(*self._metrics, strict=True))
-        finite = np.isfinite(loss) & np.isfinite(norm)
+        self._losses.append(loss)
+        self._finite.append(np.isfinite(loss) & np.isfinite(norm))
         for i, history in enumerate(self._histories):
             line = {"train_loss": float(loss[:, i].mean()), "train_accuracy": float(accuracy[:, i].mean())}
             if validation is not None:
@@ -141,18 +143,30 @@ class _Runs:
                 line |= {f"validation_{name}": value for name, value in told.items()}
             for name, value in line.items():
                 history.setdefault(name, []).append(value)
-            if self._diverged[i] is None and not finite[:, i].all():
-                self._diverged[i] = self._done + int((~finite[:, i]).argmax()) + 1
-        self._done += len(loss)
         self._metrics.clear()
 
     def results(self) -> Iterator[Run]:
         """What came of each."""
+        losses, finite = np.concatenate(self._losses), np.concatenate(self._finite)
         for i, (setting, history) in enumerate(zip(self._settings, self._histories, strict=True)):
-            yield Run(setting, history, self._diverged[i], self._state(i))
+            lost = diverged_at(losses[:, i], finite[:, i], history["train_loss"][-1])
+            yield Run(setting, history, lost, self._state(i))
 
     def _state(self, i: int) -> TrainState:
         return jax.tree.map(lambda leaf: leaf[i], self._states)
+
+
+def diverged_at(losses: np.ndarray, finite: np.ndarray, last: float) -> int | None:
+    """The step, from 1 on, at which a run was lost, or None.
+
+    Args:
+        losses: of each step.
+        finite: whether loss and gradient of each step were.
+        last: the mean loss of the last epoch; a run that went high and came back is not lost.
+    """
+    high = losses > BLOWN_UP * losses[0]
+    lost = ~finite | (high & (last > BLOWN_UP * losses[0] > 0))
+    return int(lost.argmax()) + 1 if lost.any() else None
 
 
 def compiled(setup: Callable, setting: Setting) -> Jitted:

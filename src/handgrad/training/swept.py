@@ -17,7 +17,7 @@ class Run:
         setting: its values by name.
         history: lists by name with one entry an epoch: train_loss, train_accuracy and, with validation, validation_loss
             and validation_accuracy.
-        diverged: the step, from 1 on, at which loss or gradient were no longer finite; None if that never came.
+        diverged: the step, from 1 on, at which the run was lost, see `hg.sweep`; None if it was not.
         train_state: how training left it.
     """
 
@@ -130,8 +130,8 @@ def _spread(group: Group, metric: str) -> str:
     if not finals:
         return "-"
     percent = metric.endswith("accuracy")
-    scale, form, unit = (100, ".1f", " %") if percent else (1, ".4f", "")
-    deviation = f" ± {scale * statistics.stdev(finals):{form}}" if len(finals) > 1 else ""
+    scale, form, of_deviation, unit = (100, ".1f", ".1f", " %") if percent else (1, ".4g", ".2g", "")
+    deviation = f" ± {scale * statistics.stdev(finals):{of_deviation}}" if len(finals) > 1 else ""
     return f"{scale * group.mean(metric):{form}}{deviation}{unit}"
 
 

@@ -17,6 +17,7 @@ from handgrad.viz.learning import learning_curve
 from handgrad.viz.net import net
 from handgrad.viz.report import report
 from handgrad.viz.run import draw_run
+from handgrad.viz.sweep import sweep
 from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
@@ -41,6 +42,7 @@ __all__ = [
     "learning_curve",
     "report",
     "save",
+    "sweep",
     "trace",
     "wrong",
 ]
