@@ -33,7 +33,9 @@ for seed in range(options.seeds):
     ax.plot(seed, mean, "_", color=hg.viz.BLUE, markersize=20, label=None if seed else "mean of the nets")
     ax.plot(seed + 0.1, voted, "D", color=hg.viz.ORANGE, label=None if seed else "vote")
     ax.plot(seed + 0.2, meant, "x", color=hg.viz.ORANGE, label=None if seed else "mean probability")
-ax.set(xlabel="seed", ylabel="test images right (%)", title=f"The vote of five nets is {gain:.1f} points above their mean")
+ax.set(
+    xlabel="seed", ylabel="test images right (%)", title=f"The vote of five nets is {gain:.1f} points above their mean"
+)
 ax.set(xlim=(-0.5, 1.6 * options.seeds - 0.3), xticks=range(options.seeds))
 ax.legend(frameon=False, fontsize=9, loc="center right")
 print("drawn to", hg.viz.save(ax, options.out))

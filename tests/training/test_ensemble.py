@@ -228,5 +228,7 @@ def test_what_wants_one_net_is_told_to_take_a_member():
 
 def test_other_numbers_of_members_do_not_load(tmp_path):
     hg.checkpoint.save(tmp_path / "two.npz", start(hg.ensemble(DENSE, 2)))
-    with pytest.raises(ValueError, match=r"leaf 'params/dense1/bias' must be float64 \(3, 3\), the file has .*\(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"leaf 'params/dense1/bias' must be float64 \(3, 3\), the file has .*\(2, 3\)"
+    ):
         hg.checkpoint.load(tmp_path / "two.npz", start(hg.ensemble(DENSE, 3)))
