@@ -162,6 +162,21 @@ def test_kfac_comes_lower_in_as_many_steps(tmp_path):
     assert kfac < 0.3 * momentum
 
 
+@pytest.mark.slow
+def test_the_vote_of_five_nets_beats_their_mean_for_each_of_five_seeds(tmp_path):
+    output = output_of("ensemble.py", "--seeds", "5", "--out", str(tmp_path / "ensemble.png"))
+    mean, vote, meant = (numbers(p, output) for p in (r"mean ([\d.]+);", r"vote ([\d.]+)", r"probability ([\d.]+) %"))
+    assert len(mean) == 5 and all(v > m and p > m for m, v, p in zip(mean, vote, meant, strict=True))
+    assert sum(vote) - sum(mean) > 5
+
+
+@pytest.mark.slow
+def test_a_sweep_finds_a_rate_and_shows_what_diverged(tmp_path):
+    output = output_of("sweep.py", "--out", str(tmp_path / "sweep.png"))
+    assert re.search(r"^best: learning_rate 0\.\d+, momentum 0.9: validation loss 0\.", output, re.MULTILINE)
+    assert output.count("3 of 3 diverged") == 2 and (tmp_path / "sweep.png").exists()
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]

@@ -17,7 +17,7 @@ def run(loss, diverged=None, accuracy=0.5, **setting):
 
 
 RATES = [run(loss, rate=rate, beta=beta, seed=seed)
-         for rate, beta, losses in ((0.01, 0.0, (2.0, 4.0)), (0.01, 0.9, (1.0, 1.0)), (1.0, 0.0, (0.5, 0.5)))
+         for rate, beta, losses in ((0.01, 0.0, (2.0, 2.5, 4.5)), (0.01, 0.9, (1.0, 1.0)), (1.0, 0.0, (0.5, 0.5)))
          for seed, loss in enumerate(losses)]  # fmt: skip
 LOST = [run(3.0, rate=1.0, beta=0.9, seed=0), run(math.nan, diverged=5, rate=1.0, beta=0.9, seed=1)]
 FOUND = Sweep((*RATES, *LOST))
@@ -32,7 +32,7 @@ def test_points_are_means_and_bars_reach_from_lowest_to_highest():
     ax = viz.sweep(FOUND)
     assert data(ax) == {"beta 0": [[0.01, 3.0], [1.0, 0.5]], "beta 0.9": [[0.01, 1.0], [1.0, 3.0]]}
     bar = ax.containers[0].lines[2][0].get_segments()[0]
-    assert bar[:, 1].tolist() == [2.0, 4.0]
+    assert bar[:, 1].tolist() == [2.0, 4.5]
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("rate", "validation loss (nats per example)")
     assert ax.get_title() == "best: rate 1, beta 0, validation loss 0.5"
@@ -46,9 +46,9 @@ def test_a_cross_for_what_diverged_stands_above_all_points():
     assert [text.get_text() for text in ax.texts] == ["1 of 2 lost"]
     ax.figure.draw_without_rendering()
     height = ax.transAxes.inverted().transform(crosses[0].get_transform().transform((1.0, crosses[0].get_ydata()[0])))
-    highest = ax.transAxes.inverted().transform(ax.transData.transform((0.01, 4.0)))
+    highest = ax.transAxes.inverted().transform(ax.transData.transform((0.01, 4.5)))
     assert highest[1] < height[1] < 1
-    assert viz.alt_text(ax).startswith("Validation loss by rate of 8 runs, 1 of which diverged. best")
+    assert viz.alt_text(ax).startswith("Validation loss by rate of 9 runs, 1 of which diverged. best")
 
 
 def test_accuracy_is_in_percent_on_a_plain_scale():
