@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from scripts import ROOT, run_example
@@ -175,6 +176,14 @@ def test_a_sweep_finds_a_rate_and_shows_what_diverged(tmp_path):
     output = output_of("sweep.py", "--out", str(tmp_path / "sweep.png"))
     assert re.search(r"^best: learning_rate 0\.\d+, momentum 0.9: validation loss 0\.", output, re.MULTILINE)
     assert output.count("3 of 3 diverged") == 2 and (tmp_path / "sweep.png").exists()
+
+
+@pytest.mark.slow
+def test_the_average_is_above_the_last_parameters(tmp_path):
+    output = output_of("ema.py", "--out", str(tmp_path / "ema.png"))
+    last, averaged, anew = ([float(a) for a in line.split(": ")[1].split()[:8]] for line in output.splitlines()[:3])
+    assert np.mean(averaged) > np.mean(last) + 1 and np.mean(anew) > np.mean(last) + 1
+    assert (tmp_path / "ema.png").exists()
 
 
 def test_every_example_is_in_the_readme():

@@ -37,8 +37,8 @@ def ema(decay: ArrayLike, debias: bool = True) -> Optimizer:
     The average has seen 1/(1-d) updates, more or less; the parameters before that hardly count.
 
     Batch norm: its running statistics are those of the activations under the last parameters, not the averaged ones.
-    They may be used as they are where both are near; otherwise take them anew, by running `net.apply_train` with the
-    averaged parameters over some batches: see docs/many_nets.md.
+    Use them as they are where both are near; otherwise take them anew, by `apply_train` with the averaged parameters on
+    one large batch, of the net with BatchNorm(momentum=0): see docs/many_nets.md.
 
     Args:
         decay: d, 0 <= d < 1; 0 keeps the last parameters.
