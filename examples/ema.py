@@ -21,7 +21,7 @@ head = hg.Relu(), hg.MaxPool(2), hg.Flatten(), hg.Dense(32), hg.Relu(), hg.Dense
 net, fresh = (hg.Chain(hg.Conv(8, 3), hg.BatchNorm(momentum), *head) for momentum in (0.9, 0.0))
 optimizer = hg.optimizers.chain(hg.momentum(0.1), hg.optimizers.ema(0.98))
 step = hg.make_train_step(hg.Objective(net, hg.SoftmaxCrossEntropy()), optimizer)
-statistics = hg.jit(lambda params, state: fresh.apply_train(params, x, state)[1])
+statistics = hg.jit(lambda params, state: fresh.apply_train(params, jax.numpy.asarray(x), state)[1])
 for seed in range(options.seeds):
     own = hg.init_train_state(net, optimizer, jax.random.key(seed), (8, 8, 1))
     for epoch in range(8):

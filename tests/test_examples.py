@@ -184,6 +184,8 @@ def test_the_average_is_above_the_last_parameters(tmp_path):
     last, averaged, anew = ([float(a) for a in line.split(": ")[1].split()[:8]] for line in output.splitlines()[:3])
     assert np.mean(averaged) > np.mean(last) + 1 and np.mean(anew) > np.mean(last) + 1
     assert (tmp_path / "ema.png").exists()
+
+
 def test_two_processes_train_one_net_and_go_on(tmp_path):
     """Started a second time, they have nothing left to do and say the same."""
     options = ["--processes", "2", "--epochs", "4", "--run-dir", str(tmp_path / "run")]

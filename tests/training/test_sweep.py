@@ -1,11 +1,13 @@
 """training/sweep.py: every run is the run of its own, none is lost, and the table says which is best."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import handgrad as hg
 from handgrad.training import Sweep
@@ -13,11 +15,11 @@ from handgrad.training.sweep import diverged_at, expanded, traced_names
 from handgrad.training.swept import Run
 
 SHAPE = (3, 2, 1)
-NET = hg.Chain(hg.Conv(2, 2), hg.BatchNorm(), hg.Relu(), hg.Flatten(), hg.Dropout(0.3), hg.Dense(3))
+NET = hg.Chain(hg.Flatten(), hg.Dense(4), hg.BatchNorm(), hg.Relu(), hg.Dropout(0.3), hg.Dense(3))
 LOSS = hg.SoftmaxCrossEntropy()
 X = np.asarray(jax.random.normal(jax.random.key(1), (8, *SHAPE)))
 Y = np.arange(8) % 3
-SETTINGS = {"batch_size": 3, "epochs": 2, "progress": False}
+SETTINGS: dict[str, Any] = {"batch_size": 3, "epochs": 2, "progress": False}
 
 
 def setup(learning_rate, momentum, l2):
@@ -37,7 +39,7 @@ def alone(learning_rate, momentum, l2, seed):
 
 
 GRID = {"learning_rate": [0.01, 0.3], "momentum": [0, 0.9], "l2": [0.02], "seed": [4, 7]}
-CHOSEN = [0, 3, 6]  # runs compared with one of their own
+CHOSEN = [1, 6]  # runs compared with one of their own
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,9 @@ def singles():
     return {i: alone(**settings[i]) for i in CHOSEN}
 
 
-@pytest.mark.parametrize("at_once", [None, 5])
+@pytest.mark.parametrize("at_once", [None, 4])
 def test_each_run_is_that_of_the_single_step(singles, at_once):
-    """Under momentum, l2, batch norm and dropout, one after the other, or five side by side and then three."""
+    """Under momentum, l2, batch norm and dropout, one after the other, or four side by side and then the others."""
     found = hg.sweep(GRID, setup, X, Y, validation=(X, Y), seed=5, at_once=at_once, **SETTINGS)
     assert [run.setting for run in found.runs] == expanded(GRID) and len(found.runs) == 8
     for i, (state, history) in singles.items():
@@ -65,7 +67,7 @@ def test_a_program_is_compiled_once_for_all_numbers():
     traced = []
 
     def counted(learning_rate, width):
-        if isinstance(learning_rate, jax.core.Tracer):
+        if isinstance(learning_rate, Tracer):
             traced.append(width)
         net = hg.Chain(hg.Flatten(), hg.Dense(width), hg.Relu(), hg.Dense(3))
         return hg.Objective(net, LOSS), hg.sgd(learning_rate)
@@ -85,7 +87,7 @@ def linear(learning_rate):
 def test_runs_that_diverge_are_kept_and_shown():
     y = np.linspace(-1.0, 1.0, 8)[:, None]
     settings = [{"learning_rate": rate} for rate in (0.1, 3.0, 1e200)]
-    found = hg.sweep(settings, linear, X, y, validation=(X, y), **SETTINGS | {"epochs": 6})
+    found = hg.sweep(settings, linear, X, y, validation=(X, y), **{**SETTINGS, "epochs": 6})
     steps = [run.diverged for run in found.runs]
     assert steps[0] is None and steps[1] is not None and steps[2] == 2
     assert math.isnan(found.runs[1].final("validation_loss")) and found.best == {"learning_rate": 0.1}

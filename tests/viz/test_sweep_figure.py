@@ -1,6 +1,7 @@
 """viz/sweep.py: points, bars, crosses, scales and words."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def data(ax):
 
 
 def test_points_are_means_and_bars_reach_from_lowest_to_highest():
-    ax = viz.sweep(FOUND)
+    ax: Any = viz.sweep(FOUND)
     assert data(ax) == {"beta 0": [[0.01, 3.0], [1.0, 0.5]], "beta 0.9": [[0.01, 1.0], [1.0, 3.0]]}
     bar = ax.containers[0].lines[2][0].get_segments()[0]
     assert bar[:, 1].tolist() == [2.0, 4.5]
@@ -40,7 +41,7 @@ def test_points_are_means_and_bars_reach_from_lowest_to_highest():
 
 
 def test_a_cross_for_what_diverged_stands_above_all_points():
-    ax = viz.sweep(FOUND)
+    ax: Any = viz.sweep(FOUND)
     crosses = [line for line in ax.lines if line.get_marker() == "X"]
     assert [cross.get_xdata()[0] for cross in crosses] == [1.0]
     assert [text.get_text() for text in ax.texts] == ["1 of 2 lost"]
@@ -53,28 +54,28 @@ def test_a_cross_for_what_diverged_stands_above_all_points():
 
 def test_accuracy_is_in_percent_on_a_plain_scale():
     found = Sweep((run(1.0, accuracy=0.25, rate=1.0), run(2.0, accuracy=0.5, rate=2.0)))
-    ax = viz.sweep(found, metric="validation_accuracy")
+    ax: Any = viz.sweep(found, metric="validation_accuracy")
     assert list(data(ax).values()) == [[[1.0, 25.0], [2.0, 50.0]]]
     assert ax.get_ylabel() == "validation accuracy (%)" and ax.get_xscale() == ax.get_yscale() == "linear"
     assert ax.get_legend() is None
 
 
 def test_words_stand_side_by_side_and_order_is_that_of_numbers():
-    ax = viz.sweep(Sweep((run(1.0, act="relu"), run(2.0, act="tanh"))))
+    ax: Any = viz.sweep(Sweep((run(1.0, act="relu"), run(2.0, act="tanh"))))
     assert [label.get_text() for label in ax.get_xticklabels()] == ["relu", "tanh"]
     ax = viz.sweep(Sweep((run(1.0, width=8), run(2.0, width=4))))
     assert list(data(ax).values()) == [[[4.0, 2.0], [8.0, 1.0]]]
 
 
 def test_all_lost():
-    ax = viz.sweep(Sweep((run(math.nan, diverged=1, rate=0.1), run(math.nan, diverged=2, rate=10.0))))
+    ax: Any = viz.sweep(Sweep((run(math.nan, diverged=1, rate=0.1), run(math.nan, diverged=2, rate=10.0))))
     assert ax.get_title() == "no setting got through without a run that diverged" and len(ax.texts) == 2
     ax.figure.draw_without_rendering()
 
 
 def test_six_lines_are_told_apart_and_seven_refused():
     runs = tuple(run(1.0 + line, rate=rate, line=line) for line in range(7) for rate in range(8))
-    ax = viz.sweep(Sweep(runs[:48]))
+    ax: Any = viz.sweep(Sweep(runs[:48]))
     styles = {(c.lines[0].get_color(), c.lines[0].get_linestyle()) for c in ax.containers}
     assert len(styles) == 6
     with pytest.raises(ValueError, match="sweep: the other settings make 7 lines, at most 6"):
