@@ -104,11 +104,7 @@ class TrainStep:
             t, params, state, opt_state, key = train_state
             (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
             updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = Metrics(
-                loss,
-                batch_accuracy(self.objective.loss, aux.logits, y, weights),
-                global_norm(getattr(grads, "grads", grads)),
-            )
+            metrics = Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
             return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
 
         return jit(step, donate_argnums=0 if self.donate else ())

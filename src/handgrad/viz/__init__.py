@@ -8,6 +8,7 @@ text and lines of middle tones that can be read on white paper as on a dark page
 from handgrad.viz.canvas import BLUE, ORANGE, alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.costs import cost, ledger
+from handgrad.viz.curvature import losses, sharpness
 from handgrad.viz.demo import demo_2d
 from handgrad.viz.descent import descend_2d, wiggle_cost, wiggle_signs
 from handgrad.viz.images import images
@@ -39,8 +40,10 @@ __all__ = [
     "images",
     "kernels",
     "learning_curve",
+    "losses",
     "report",
     "save",
+    "sharpness",
     "trace",
     "wrong",
 ]
