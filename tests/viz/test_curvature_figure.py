@@ -30,19 +30,19 @@ def test_sharpness_errors():
 
 def test_losses_by_step_and_by_time():
     runs = {"a": [4.0, 2.0, 1.0, 0.5], "b": [4.0, 3.0, 2.5]}
-    ax = viz.losses(runs)
+    ax = viz.compare_losses(runs)
     assert ax.get_title() == "a is first at loss 2.5, after 2 steps" and ax.get_yscale() == "log"
     assert curves(ax)["a: 2 steps"] == [[1, 4], [2, 2], [3, 1], [4, 0.5]]
     assert ax.get_legend().get_texts()[1].get_text() == "b: 3 steps"
-    ax = viz.losses(runs, times={"a": [100, 200, 300, 400], "b": [1, 2, 3]}, unit="s")
+    ax = viz.compare_losses(runs, times={"a": [100, 200, 300, 400], "b": [1, 2, 3]}, unit="s")
     assert ax.get_title() == "b is first at loss 2.5, after 3 s" and ax.get_xlabel() == "time (s)"
-    assert viz.losses({"a": [1.0, -1.0]}).get_yscale() == "linear"
+    assert viz.compare_losses({"a": [1.0, -1.0]}).get_yscale() == "linear"
 
 
 def test_losses_errors():
     with pytest.raises(ValueError, match="wants at least one run, got none"):
-        viz.losses({})
+        viz.compare_losses({})
     with pytest.raises(ValueError, match=r"a must have a number for each of its steps, got \(0,\) for 0"):
-        viz.losses({"a": []})
+        viz.compare_losses({"a": []})
     with pytest.raises(ValueError, match=r"a must have a number for each of its steps, got \(2,\) for 1"):
-        viz.losses({"a": [2.0, 1.0]}, times={"a": [1.0]})
+        viz.compare_losses({"a": [2.0, 1.0]}, times={"a": [1.0]})

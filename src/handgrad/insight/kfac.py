@@ -26,13 +26,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from handgrad import mesh
 from handgrad.gradient import Objective
 from handgrad.insight.curvature import check_samples, logit_columns
 from handgrad.insight.ghost import deltas, is_affine, rows
 from handgrad.insight.leaves import by_path, leaf_layers, with_leaves
 from handgrad.insight.tap import Seen, open_forward
 from handgrad.layers.affine import Conv, Dense
-from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
+from handgrad.layers.layer import Array, Layer, Params, State
 from handgrad.ops.precision import wide
 from handgrad.optimizers import Optimizer
 from handgrad.optimizers.optimizer import check_number
@@ -46,19 +47,15 @@ class Factors(NamedTuple):
 
 
 class KfacState(NamedTuple):
-    """What `kfac` remembers.
+    """What `kfac` remembers: updates so far, the running means of the factors, and the inverses made of them, by path.
 
     Attributes:
-        updates: how often factors came.
-        damping: γ, which may be changed between steps; inverses are made with it when factors come.
-        decay: of the running means.
-        factors: the running means by layer's path.
-        inverses: (A + π√γ I)⁻¹ and (Γ + √γ/π I)⁻¹; the identity before any factors came.
+        step: how many updates there were.
+        factors: running means of A and Γ.
+        inverses: (A + π√γ I)⁻¹ and (Γ + √γ/π I)⁻¹.
     """
 
-    updates: Array
-    damping: Array
-    decay: Array
+    step: Array
     factors: dict[str, Factors]
     inverses: dict[str, Factors]
 
@@ -111,104 +108,94 @@ def kfac_factors(objective: Objective, samples: int | None = None) -> Callable[.
     return factors
 
 
-def kfac(net: Layer, damping: ArrayLike = 1e-2, decay: ArrayLike = 0.95) -> Optimizer:
+def kfac(
+    objective: Objective,
+    damping: ArrayLike = 1e-2,
+    decay: ArrayLike = 0.95,
+    *,
+    every: int = 10,
+    samples: int | None = None,
+) -> Optimizer:
     """Divides the gradient by its curvature, layer by layer: an optimizer to put before another in a `chain`.
 
-    It divides by the factors that `kfac_update` has put into its state, and `make_kfac_step` calls that every so many
-    steps. Layers without factors (all but Dense and Conv without groups) keep their gradient, as all do before the
-    first factors.
+    Every so many steps it takes the Kronecker factors of the batch at hand into its running means, and inverts those. A
+    step of `make_train_step` shows it the batch. Layers without factors (all but Dense and Conv without groups) keep
+    their gradient.
 
     Args:
-        net: whose parameters.
+        objective: whose curvature: that which is made small, or for a net with BatchNorm
+            `hg.Objective(hg.inference(net), loss)`, whose parameters and state are those of the net.
         damping: γ, added to the curvature: large makes it gradient descent with the rate lr / γ, small trusts the
             factors. The penalty of an objective is not in the factors: it adds 2·l2 here.
         decay: the share that a running mean keeps of the old factors, once they are many: min(1 - 1/k, decay) the k-th
             time, so that the first are a plain mean.
+        every: updates from one look at the curvature to the next; the first one looks.
+        samples: as in `kfac_factors`: None for K backward passes a look, a number for so many.
 
     Returns:
         The optimizer; its updates are preconditioned gradients, and its state is a `KfacState`.
 
     Raises:
-        TypeError: a net that is no layer.
-        ValueError: a damping that is not above 0, or a decay that is not from 0 to below 1.
+        TypeError: something that is no Objective; at the update, a call without `at`, as by hand or in optax's chain.
+        ValueError: a damping that is not above 0, a decay that is not from 0 to below 1, `every` below 1, or what
+            `kfac_factors` refuses.
 
     Source: Martens and Grosse, 2015, sections 5 and 6.3.
 
     Example:
         >>> import handgrad as hg
-        >>> net = hg.Chain(hg.Dense(1, use_bias=False))
-        >>> params, x = {"dense1": {"kernel": jnp.zeros((2, 1))}}, jnp.array([[3.0, 0.0], [0.0, 0.1]])
-        >>> objective = hg.Objective(net, hg.MeanSquaredError())  # steep in one weight, flat in the other
-        >>> optimizer = hg.optimizers.chain(kfac(net, damping=1e-12), hg.sgd(1.0))
-        >>> opt_state = kfac_update(optimizer.init(params), kfac_factors(objective)(params, x, x.sum(1, keepdims=True)))
-        >>> grads, _ = hg.grad(objective)(params, x, x.sum(1, keepdims=True))
-        >>> print(optimizer.update(grads, opt_state, params)[0]["dense1"]["kernel"].ravel().round(2))  # Newton's step
+        >>> net = hg.Chain(hg.Dense(1, use_bias=False, kernel_init=hg.initializers.zeros))
+        >>> objective = hg.Objective(net, hg.MeanSquaredError())
+        >>> step = hg.make_train_step(objective, hg.optimizers.chain(kfac(objective, damping=1e-12), hg.sgd(1.0)))
+        >>> train_state = hg.init_train_state(net, step.optimizer, jax.random.key(0), (2,))
+        >>> x = jnp.array([[3.0, 0.0], [0.0, 0.1]], "float32")  # steep in one weight, flat in the other
+        >>> train_state, _ = step(train_state, x, x.sum(1, keepdims=True))
+        >>> print(train_state.params["dense1"]["kernel"].ravel().round(2))  # Newton's step
         [1. 1.]
     """
-    check_is_layer(net, "kfac, net")
+    check_samples("kfac", objective, samples)
     check_number("kfac", "damping", damping)
     check_number("kfac", "decay", decay, below=1)
     if not isinstance(damping, jax.Array) and damping == 0:
         raise ValueError("kfac: damping must be above 0, got 0")
-    layers = covered(net)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"kfac: every must be an int of at least 1, got {every!r}")
+    net, look = objective.net, kfac_factors(objective, samples)
 
     def init(params: Params) -> KfacState:
         parts = by_path(net, params)
-        kernels = {name: kernel for name in layers if (kernel := _kernel(parts[name])) is not None}
-        sizes = {name: (w.size // w.shape[-1] + ("bias" in parts[name]), w.shape[-1]) for name, w in kernels.items()}
-        dtypes = {name: wide(w).dtype for name, w in kernels.items()}
-        zeros, ones = (
-            {name: Factors(*(make(size, dtypes[name]) for size in sizes[name])) for name in kernels}
-            for make in (lambda n, dtype: jnp.zeros((n, n), dtype), lambda n, dtype: jnp.eye(n, dtype=dtype))
-        )
-        numbers = (jnp.array(number, jnp.float32) for number in (damping, decay))
-        return KfacState(jnp.zeros((), jnp.int32), *numbers, zeros, ones)
+        nothing = {name: _nothing(parts[name]) for name in covered(net) if _is_whole(parts[name])}
+        return KfacState(jnp.zeros((), jnp.int32), nothing, jax.tree.map(jnp.zeros_like, nothing))
 
-    def update(grads: Any, state: KfacState, params: Params | None = None) -> tuple[Any, KfacState]:
-        parts = by_path(net, grads)
-        return with_leaves(net, grads, parts | {n: _product(f, parts[n]) for n, f in state.inverses.items()}), state
-
-    return Optimizer(init, update)
-
-
-def kfac_update(opt_state: Any, factors: dict[str, Factors]) -> Any:
-    """The state of an optimizer that has a `kfac` somewhere in it, with new factors taken in and inverses made anew.
-
-    Args:
-        opt_state: the optimizer's state, such as that of a chain.
-        factors: what `kfac_factors` gives.
-
-    Returns:
-        The new state.
-
-    Raises:
-        TypeError: a state without a `KfacState` in it.
-        ValueError: no factors for one of its layers, or factors of another shape.
-    """
-    found = []
-
-    def taken_in(state: Any) -> Any:
-        if not isinstance(state, KfacState):
-            return state
-        found.append(state)
-        _check_factors(state.factors, factors)
-        updates = state.updates + 1
-        keep = jnp.minimum(1 - 1 / updates.astype(jnp.float32), state.decay)
+    def looked(state: KfacState, at: Any) -> KfacState:
+        new, k = look(*at), state.step // every + 1
+        keep = jnp.minimum(1 - 1 / k.astype(jnp.float32), jnp.asarray(decay, jnp.float32))
 
         def mean(old: Array, new: Array) -> Array:
             share = keep.astype(old.dtype)
             return share * old + (1 - share) * new.astype(old.dtype)
 
-        means = jax.tree.map(mean, state.factors, {name: factors[name] for name in state.factors})
-        inverses = {name: _inverses(each, state.damping) for name, each in means.items()}
-        return KfacState(updates, state.damping, state.decay, means, inverses)
+        means = jax.tree.map(mean, state.factors, {name: new[name] for name in state.factors})
+        return KfacState(state.step, means, {name: _inverses(each, damping) for name, each in means.items()})
 
-    new = jax.tree.map(taken_in, opt_state, is_leaf=lambda node: isinstance(node, KfacState))
-    if not found:
-        raise TypeError(
-            f"kfac_update: opt_state must be that of an optimizer with hg.kfac in it, got {type(opt_state).__name__}"
-        )
-    return new
+    def divided(grads: Any, state: KfacState, at: Any) -> tuple[Any, KfacState]:
+        state = lax.cond(state.step % every == 0, looked, lambda state, at: state, state, at)
+        parts = by_path(net, grads)
+        products = {name: _product(inverses, parts[name]) for name, inverses in state.inverses.items()}
+        return with_leaves(net, grads, parts | products), state._replace(step=state.step + 1)
+
+    def update(grads: Any, state: KfacState, params: Params | None = None, at: Any = None) -> tuple[Any, KfacState]:
+        if at is None:
+            raise TypeError(
+                "kfac: update needs at=(params, x, y, state, key, weights), where to look at the curvature; a step of "
+                "hg.make_train_step gives it, also through hg.optimizers.chain and masked"
+            )
+        explicit = mesh.explicit_mesh(grads, at)
+        if explicit is None:
+            return divided(grads, state, at)
+        return mesh.on_mesh(divided, explicit, mesh.shardings_of((grads, state), explicit))(grads, state, at)
+
+    return Optimizer(init, update)
 
 
 def covered(net: Layer) -> dict[str, Any]:
@@ -217,20 +204,16 @@ def covered(net: Layer) -> dict[str, Any]:
     return {name: layer for name, layer in found.items() if getattr(layer, "groups", 1) == 1}
 
 
-def _kernel(params: Any) -> Array | None:
-    """The kernel of a layer that is trained; None where `masked` has taken it, or its bias, away."""
-    missing = params == () or any(leaf is None for leaf in params.values())
-    return None if missing else params["kernel"]
+def _is_whole(params: Any) -> bool:
+    """Whether a layer is trained: `masked` may have taken its kernel or its bias away."""
+    return params != () and all(leaf is not None for leaf in params.values())
 
 
-def _check_factors(wanted: dict[str, Factors], factors: dict[str, Factors]) -> None:
-    missing = [name for name in wanted if name not in factors]
-    if missing:
-        raise ValueError(f"kfac_update: factors must have the layers of the state, {', '.join(missing)} is missing")
-    for name, each in wanted.items():
-        shapes = [jnp.shape(part) for part in factors[name]]
-        if shapes != [part.shape for part in each]:
-            raise ValueError(f"kfac_update: {name} must have factors of {[p.shape for p in each]}, got {shapes}")
+def _nothing(params: Any) -> Factors:
+    """Zeros of the sizes of a layer's factors."""
+    kernel = wide(params["kernel"])
+    inputs, outputs = kernel.size // kernel.shape[-1] + ("bias" in params), kernel.shape[-1]
+    return Factors(*(jnp.zeros((n, n), kernel.dtype) for n in (inputs, outputs)))
 
 
 def _inputs(layer: Any, seen: Seen, weights: Any) -> Array:
@@ -251,13 +234,12 @@ def _outputs(layer: Any, seen: Seen) -> Array:
     return jnp.tensordot(g, g, ((0, 1), (0, 1))) / g.shape[1]
 
 
-def _inverses(factors: Factors, damping: Array) -> Factors:
+def _inverses(factors: Factors, damping: ArrayLike) -> Factors:
     """(A + π√γ I)⁻¹ and (Γ + √γ/π I)⁻¹, by Cholesky."""
     a, g = factors
-    mean_a, mean_g = jnp.trace(a) / a.shape[0], jnp.trace(g) / g.shape[0]
-    some = (mean_a > 0) & (mean_g > 0)
-    pi = jnp.where(some, jnp.sqrt(jnp.where(some, mean_a, 1) / jnp.where(some, mean_g, 1)), 1)
-    root = jnp.sqrt(damping.astype(a.dtype))
+    mean_a, mean_g = (jnp.maximum(jnp.trace(f) / f.shape[0], jnp.finfo(f.dtype).tiny) for f in factors)  # 0 has none
+    pi = jnp.sqrt(mean_a / mean_g)
+    root = jnp.sqrt(jnp.asarray(damping, a.dtype))
 
     def inverse(matrix: Array, added: Array) -> Array:
         one = jnp.eye(matrix.shape[0], dtype=matrix.dtype)

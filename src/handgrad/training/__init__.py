@@ -4,13 +4,11 @@ from handgrad.training import checkpoint, distributed
 from handgrad.training.evaluate import evaluate, predict
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
-from handgrad.training.kfac import KfacStep, make_kfac_step
 from handgrad.training.run_folder import read_history
 from handgrad.training.run_record import note_run, note_test, read_run
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 
 __all__ = [
-    "KfacStep",
     "Metrics",
     "TrainState",
     "TrainStep",
@@ -20,7 +18,6 @@ __all__ = [
     "fit",
     "gradient_accumulation",
     "init_train_state",
-    "make_kfac_step",
     "make_train_step",
     "mixed_precision",
     "note_run",

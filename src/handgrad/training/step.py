@@ -24,6 +24,7 @@ from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
+from handgrad.optimizers.optimizer import update_at
 from handgrad.optimizers.transforms import global_norm
 from handgrad.training.evaluate import right
 from handgrad.training.gradients import in_precision
@@ -102,8 +103,9 @@ class TrainStep:
 
         def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
             t, params, state, opt_state, key = train_state
-            (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
-            updates, opt_state = self.optimizer.update(grads, opt_state, params)
+            at = (params, x, y, state, jax.random.fold_in(key, t), weights)
+            (loss, aux), grads = gradient(*at)
+            updates, opt_state = update_at(self.optimizer, grads, opt_state, params, at)
             metrics = Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
             return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
 

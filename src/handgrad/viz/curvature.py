@@ -49,7 +49,7 @@ def sharpness(runs: Mapping[float, tuple[Sequence[int], Any]], ax: "Axes | None"
     return described(ax, f"Curves of the largest eigenvalue of the Hessian by step, and lines at 2/rate, for {rates}")
 
 
-def losses(
+def compare_losses(
     runs: Mapping[str, Any], ax: "Axes | None" = None, *, times: Mapping[str, Any] | None = None, unit: str = "ms"
 ) -> "Axes":
     """Draw the losses of several runs by step, or by time.
@@ -69,13 +69,13 @@ def losses(
         ValueError: no run, an empty one, or times that are not as many as the losses.
 
     Example:
-        >>> losses({"K-FAC": [2.0, 0.4, 0.1], "momentum": [2.0, 1.2, 0.4]}).get_title()
+        >>> compare_losses({"K-FAC": [2.0, 0.4, 0.1], "momentum": [2.0, 1.2, 0.4]}).get_title()
         'K-FAC is first at loss 0.4, after 2 steps'
     """
     if not runs:
-        raise ValueError("losses: wants at least one run, got none")
+        raise ValueError("compare_losses: wants at least one run, got none")
     counted = {name: range(1, len(values) + 1) for name, values in runs.items()} if times is None else times
-    values = {name: _checked("losses", name, counted[name], run) for name, run in runs.items()}
+    values = {name: _checked("compare_losses", name, counted[name], run) for name, run in runs.items()}
     level = max(np.nanmin(run) for run in values.values())
     ax, what = canvas(ax, 6.0, 3.4), "steps" if times is None else unit
     reached = {name: float(counted[name][int(np.argmax(run <= level))]) for name, run in values.items()}
