@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import handgrad as hg
+from handgrad.gradient import is_kernel
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,8 +33,7 @@ class Waves(hg.Loss):
 
 SOFTMAX, SQUARES = hg.SoftmaxCrossEntropy(0.1), hg.MeanSquaredError()
 MIXED = hg.Chain(
-    hg.Conv(4, 2, strides=2, groups=2), hg.Tanh(),
-    hg.Residual(hg.Chain(hg.LayerNorm(), hg.Conv(4, 1))), hg.Parallel(Scale(), hg.Conv(2, 1)),
+    hg.Conv(2, 2, strides=2, groups=2), hg.Residual(hg.LayerNorm()), hg.Parallel(Scale(), hg.Conv(1, 1)),
     hg.Dropout(0.4), hg.Flatten(), hg.Dense(3),
 )  # fmt: skip
 CASES = {  # net, loss, input, batch
@@ -46,33 +47,42 @@ CASES = {  # net, loss, input, batch
 
 
 def case(net, loss, in_shape, batch):
-    params, state = net.init(jax.random.key(0), in_shape, jnp.float64)
-    params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(1), p.shape, p.dtype), params)
-    x = jax.random.normal(jax.random.key(2), (batch, *in_shape))
+    """Params, x, y, state and key; numbers by NumPy, for each shape that JAX draws is a program to compile."""
+    rng = np.random.default_rng(0)
+    params, state = jax.eval_shape(lambda key: net.init(key, in_shape, jnp.float64), jax.random.key(0))
+    params = jax.tree.map(lambda p: jnp.asarray(0.7 * rng.normal(size=p.shape)), params)
+    state = jax.tree.map(lambda s: jnp.asarray(rng.uniform(0.5, 1.5, s.shape)), state)
+    x = jnp.asarray(rng.normal(size=(batch, *in_shape)))
     logits = jax.eval_shape(net.apply, params, x, state)
-    y = jax.random.normal(jax.random.key(3), logits.shape) if loss == SQUARES else jnp.arange(batch) % 3
-    return params, x, y, state, jax.random.key(4)
+    y = rng.normal(size=logits.shape) if loss == SQUARES else np.arange(batch) % 3
+    return params, x, jnp.asarray(y), state, jax.random.key(4)
+
+
+def flat(tree):
+    """A tree's numbers in the order of `ravel_pytree`."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 @functools.cache
 def matrices(name):
-    """Objective, arguments, the Hessian and the Gauss-Newton matrix, a vector, and that vector like params."""
+    """Objective, arguments, the Hessian, the Gauss-Newton matrix, and a vector like params."""
     net, loss, in_shape, batch = CASES[name]
     objective, args = hg.Objective(net, loss, l2=0.03), case(net, loss, in_shape, batch)
     params, x, y, state, key = args
-    flat, unravel = ravel_pytree(params)
-
-    def logits(flat):
-        return net.apply_train(unravel(flat), x, state, key)[0]
+    rng = np.random.default_rng(1)
 
     @jax.jit
-    def both(flat):
-        o = logits(flat)
-        jacobian = jax.jacfwd(logits)(flat).reshape(o.size, -1)
-        inner = jax.hessian(lambda o: loss(o, y))(o).reshape(o.size, o.size)
-        penalty = jax.hessian(lambda flat: objective.penalty(unravel(flat), flat.dtype))(flat)
-        hessian = jax.hessian(lambda flat: objective(unravel(flat), x, y, state, key)[0])(flat)
-        return hessian, jacobian.T @ inner @ jacobian + penalty
+    def parts(params):
+        vector, unravel = ravel_pytree(params)
 
-    v = jax.random.normal(jax.random.key(9), flat.shape)
-    return objective, args, *both(flat), v, unravel(v)
+        def logits(vector):
+            return net.apply_train(unravel(vector), x, state, key)[0]
+
+        hessian = jax.hessian(lambda vector: objective(unravel(vector), x, y, state, key)[0])(vector)
+        return hessian, jax.jacfwd(logits)(vector), jax.hessian(lambda o: loss(o, y))(logits(vector))
+
+    hessian, jacobian, inner = map(np.asarray, parts(params))
+    jacobian = jacobian.reshape(-1, hessian.shape[1])
+    penalty = jax.tree.map_with_path(lambda path, p: np.full(p.shape, 0.06 * is_kernel(path)), params)
+    gauss_newton = jacobian.T @ inner.reshape(len(jacobian), -1) @ jacobian + np.diag(flat(penalty))
+    return objective, args, hessian, gauss_newton, jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)

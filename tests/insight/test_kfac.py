@@ -66,7 +66,7 @@ def test_factors_by_their_formulas():
 
 
 def test_for_one_example_the_factors_product_is_the_block_itself():
-    objective, args, _, gauss_newton, _, _ = matrices("one example")
+    objective, args, _, gauss_newton, _ = matrices("one example")
     found = jax.jit(hg.kfac_factors(objective))(*args)
     block = np.kron(*found["dense2"])  # a kernel (I, O) row by row; the penalty is not in the factors
     np.testing.assert_allclose(block + 0.06 * np.eye(6), gauss_newton[6:, 6:], rtol=1e-10, atol=1e-13)
@@ -154,8 +154,8 @@ def test_steps_divide_by_the_damped_product_of_running_means(small):
         if t % 2 == 0:
             keep = min(1 - 1 / (t // 2 + 1), 0.25)
             seen = look(params, x, *batch[1:])
-            means = {n: Factors(*(keep * m + (1 - keep) * np.asarray(f) for m, f in zip(means[n], seen[n])))
-                     for n in means}  # fmt: skip
+            pairs = {name: zip(means[name], seen[name], strict=True) for name in means}
+            means = {name: Factors(*(keep * m + (1 - keep) * np.asarray(f) for m, f in p)) for name, p in pairs.items()}
         for name, (a, g) in means.items():
             np.testing.assert_allclose(rows(updates[name]), -divided(a, g, rows(grads[name]), 0.3), rtol=1e-10)
         np.testing.assert_allclose(updates["prelu1"]["slope"], -grads["prelu1"]["slope"])
@@ -189,8 +189,8 @@ def test_layers_that_saw_nothing_are_divided_by_the_damping_alone(small):
 
 def test_a_mask_and_half_precision(small):
     (params, *batch), factors, grads = small
-    frozen = hg.optimizers.masked(hg.optimizers.chain(hg.kfac(OBJECTIVE), optax.scale(1.0)),
-                                  {"dense1": {"kernel": True, "bias": False}, "prelu1": True, "dense2": True})  # fmt: skip
+    mask = {"dense1": {"kernel": True, "bias": False}, "prelu1": True, "dense2": True}
+    frozen = hg.optimizers.masked(hg.optimizers.chain(hg.kfac(OBJECTIVE), optax.scale(1.0)), mask)
     state = frozen.init(params)
     assert list(state[0].factors) == ["dense2"]  # of dense1 a part is frozen: what is trained keeps its gradient
     updates, _ = jax.jit(frozen.update)(grads, state, params, (params, *batch, None))
