@@ -31,17 +31,20 @@ def test_sharpness_errors():
 def test_losses_by_step_and_by_time():
     runs = {"a": [4.0, 2.0, 1.0, 0.5], "b": [4.0, 3.0, 2.5]}
     ax = viz.compare_losses(runs)
-    assert ax.get_title() == "a is first at loss 2.5, after 2 steps" and ax.get_yscale() == "log"
+    assert ax.get_title() == "a reaches loss 2.5 after 2 steps, b after 3" and ax.get_yscale() == "log"
     assert curves(ax)["a: 2 steps"] == [[1, 4], [2, 2], [3, 1], [4, 0.5]]
     assert ax.get_legend().get_texts()[1].get_text() == "b: 3 steps"
     ax = viz.compare_losses(runs, times={"a": [100, 200, 300, 400], "b": [1, 2, 3]}, unit="s")
-    assert ax.get_title() == "b is first at loss 2.5, after 3 s" and ax.get_xlabel() == "time (s)"
-    assert viz.compare_losses({"a": [1.0, -1.0]}).get_yscale() == "linear"
+    assert ax.get_title() == "b reaches loss 2.5 after 3 s, a after 200" and ax.get_xlabel() == "time (s)"
+    alike = viz.compare_losses({"a": [1.0, -1.0, np.nan], "b": [0.0, -1.0]})  # the one comes to grief later
+    assert alike.get_yscale() == "linear" and alike.get_title() == "a reaches loss -1 after 2 steps"
 
 
 def test_losses_errors():
     with pytest.raises(ValueError, match="wants at least one run, got none"):
         viz.compare_losses({})
+    with pytest.raises(ValueError, match="a must have a finite loss, got none"):
+        viz.compare_losses({"a": [np.nan, np.inf]})
     with pytest.raises(ValueError, match=r"a must have a number for each of its steps, got \(0,\) for 0"):
         viz.compare_losses({"a": []})
     with pytest.raises(ValueError, match=r"a must have a number for each of its steps, got \(2,\) for 1"):

@@ -61,21 +61,24 @@ def compare_losses(
         unit: of the times.
 
     Returns:
-        The Axes; its legend says when each run first comes down to the lowest loss that all of them reach, which is
-        dotted, its title which is the first.
+        The Axes. The lowest loss that all runs reach is dotted; the legend says when each of them first comes down to
+        it, the title which does so first and which last.
 
     Raises:
         ImportError: without matplotlib.
-        ValueError: no run, an empty one, or times that are not as many as the losses.
+        ValueError: no run, one without a finite loss, or times that are not as many as the losses.
 
     Example:
         >>> compare_losses({"K-FAC": [2.0, 0.4, 0.1], "momentum": [2.0, 1.2, 0.4]}).get_title()
-        'K-FAC is first at loss 0.4, after 2 steps'
+        'K-FAC reaches loss 0.4 after 2 steps, momentum after 3'
     """
     if not runs:
         raise ValueError("compare_losses: wants at least one run, got none")
     counted = {name: range(1, len(values) + 1) for name, values in runs.items()} if times is None else times
     values = {name: _checked("compare_losses", name, counted[name], run) for name, run in runs.items()}
+    for name, run in values.items():
+        if not np.isfinite(run).any():
+            raise ValueError(f"compare_losses: {name} must have a finite loss, got none")
     level = max(np.nanmin(run) for run in values.values())
     ax, what = canvas(ax, 6.0, 3.4), "steps" if times is None else unit
     reached = {name: float(counted[name][int(np.argmax(run <= level))]) for name, run in values.items()}
@@ -85,8 +88,9 @@ def compare_losses(
         ax.set_yscale("log")
     ax.axhline(level, color=ax.xaxis.label.get_color(), linestyle=":", linewidth=0.8)
     ax.set(xlabel="step" if times is None else f"time ({unit})", ylabel="training loss (nats per example)")
-    first = min(reached, key=lambda name: reached[name])
-    ax.set_title(f"{first} is first at loss {level:.2g}, after {reached[first]:.0f} {what}")
+    first, last = (pick(reached, key=lambda name: reached[name]) for pick in (min, max))
+    title = f"{first} reaches loss {level:.2g} after {reached[first]:.0f} {what}"
+    ax.set_title(title if reached[first] == reached[last] else f"{title}, {last} after {reached[last]:.0f}")
     ax.legend(frameon=False, fontsize=9, labelcolor=ax.title.get_color())
     return described(ax, f"Curves of the training loss by {'step' if times is None else 'time'} of {', '.join(runs)}")
 
