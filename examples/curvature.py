@@ -16,7 +16,7 @@ parser.add_argument("--out", default="runs/curvature.png", help="the picture (%(
 options = parser.parse_args()
 
 digits = hg.data.load_digits()
-x, y = hg.data.normalise(digits.train_x)[:300], jnp.eye(10, dtype="float32")[digits.train_y[:300]]
+x, y = jnp.asarray(hg.data.normalise(digits.train_x)[:300]), jnp.eye(10, dtype="float32")[digits.train_y[:300]]
 net = hg.Chain(hg.Flatten(), hg.Dense(64), hg.Tanh(), hg.Dense(64), hg.Tanh(), hg.Dense(10))
 objective = hg.Objective(net, hg.MeanSquaredError())
 look, steps, runs = hg.jit(hg.sharpness(objective, iterations=20)), range(0, 2001, 50), {}
@@ -27,8 +27,9 @@ for rate in (0.4, 0.8):
     for t in range(steps[-1] + 1):
         if t in steps:
             found.append(look(state.params, x, y))
-        state, metrics = step(state, x, y)
+        state, _ = step(state, x, y)
     runs[rate] = steps, [float(each.largest) for each in found]
-    print(f"rate {rate}: 2/rate {2 / rate:.2f}, loss {metrics.loss:.4f} in the end; step, sharpness, error of it:")
+    loss = objective(state.params, x, y)[0]
+    print(f"rate {rate}: 2/rate {2 / rate:.2f}, loss {loss:.4f} in the end; step, sharpness, error of it:")
     print(*(f"  {t:4}  {found[t // 50].largest:5.2f}  {found[t // 50].residual:.0e}" for t in steps[::8]), sep="\n")
 print("drawn to", hg.viz.save(hg.viz.sharpness(runs), options.out))

@@ -35,5 +35,6 @@ for name, optimizer in ways.items():
     times[name] = 1e3 * np.cumsum(np.min(took, 0))
     print(f"{name:8} loss {losses[name][-1]:.4f} after {len(losses[name])} steps, {times[name][-1]:.0f} ms")
 by_step, by_time = Figure(figsize=(6.4, 6.4), dpi=80, layout="constrained").subplots(2)
-hg.viz.compare_losses(losses, by_step), hg.viz.compare_losses(losses, by_time, times=times)
+hg.viz.compare_losses(losses, by_step)
+hg.viz.compare_losses(losses, by_time, times=times)
 print("drawn to", hg.viz.save(by_step, parser.parse_args().out))

@@ -117,7 +117,7 @@ def test_errors():
             tool(objective)(*args, tree | {"dense2": {"kernel": tree["dense2"]["kernel"]}})
     for tool in (hg.hvp, hg.gauss_newton_product, hg.gauss_newton_diagonal, hg.sharpness, hg.kfac_factors):
         with pytest.raises(TypeError, match=rf"{tool.__name__}: wants an hg.Objective, got Dense"):
-            tool(hg.Dense(1))
+            tool(hg.Dense(1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="iterations must be at least 2, got 1"):
         hg.sharpness(objective, 1)
     with pytest.raises(ValueError, match="sharpness: the net must have parameters, got none"):

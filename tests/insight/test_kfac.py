@@ -1,5 +1,7 @@
 """Kronecker factors beside their formulas by numpy, and the step beside the solution with their kron."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,9 @@ import pytest
 
 import handgrad as hg
 from curvature_cases import SOFTMAX, SQUARES, case, matrices
-from handgrad.insight import Factors
 
-STRIDES, PADDING, DILATION = (2, 1), ((1, 0), (1, 2)), (1, 2)
-CONV = hg.Conv(2, (3, 2), strides=STRIDES, padding=PADDING, dilation=DILATION)
+SIZE, STRIDES, PADDING, DILATION = (3, 2), (2, 1), ((1, 0), (1, 2)), (1, 2)
+CONV = hg.Conv(2, SIZE, strides=STRIDES, padding=PADDING, dilation=DILATION)
 NET = hg.Chain(CONV, hg.Tanh(), hg.Residual(hg.Conv(2, 1, use_bias=False)), hg.Flatten(), hg.Dense(4), hg.Relu(),
                hg.Dense(3))  # fmt: skip
 
@@ -29,7 +30,7 @@ def probed(params, x, probes):
 
 def conv_inputs(x):
     """The rows of the convolution by loops over its places, (N, T, I)."""
-    x, (h, w) = np.pad(x, ((0, 0), *PADDING, (0, 0))), CONV.kernel_size
+    x, (h, w) = np.pad(x, ((0, 0), *PADDING, (0, 0))), SIZE
     (n, height, width, _) = x.shape
     patches = [
         x[:, i : i + (h - 1) * DILATION[0] + 1 : DILATION[0], j : j + (w - 1) * DILATION[1] + 1 : DILATION[1]]
@@ -147,7 +148,7 @@ def test_steps_divide_by_the_damped_product_of_running_means(small):
     (params, *batch), _, grads = small
     optimizer = hg.optimizers.chain(hg.kfac(OBJECTIVE, 0.3, 0.25, every=2), optax.scale(-1.0))
     state, update, look = optimizer.init(params), jax.jit(optimizer.update), jax.jit(hg.kfac_factors(OBJECTIVE))
-    means = {name: Factors(0, 0) for name in ("dense1", "dense2")}
+    means = {name: (0, 0) for name in ("dense1", "dense2")}
     for t, size in enumerate((1.0, 9.0, 3.0, 9.0, 2.0)):
         x = size * batch[0]
         updates, state = update(grads, state, params, (params, x, *batch[1:], None))
@@ -155,7 +156,7 @@ def test_steps_divide_by_the_damped_product_of_running_means(small):
             keep = min(1 - 1 / (t // 2 + 1), 0.25)
             seen = look(params, x, *batch[1:])
             pairs = {name: zip(means[name], seen[name], strict=True) for name in means}
-            means = {name: Factors(*(keep * m + (1 - keep) * np.asarray(f) for m, f in p)) for name, p in pairs.items()}
+            means = {name: [keep * m + (1 - keep) * np.asarray(f) for m, f in p] for name, p in pairs.items()}
         for name, (a, g) in means.items():
             np.testing.assert_allclose(rows(updates[name]), -divided(a, g, rows(grads[name]), 0.3), rtol=1e-10)
         np.testing.assert_allclose(updates["prelu1"]["slope"], -grads["prelu1"]["slope"])
@@ -196,7 +197,8 @@ def test_a_mask_and_half_precision(small):
     updates, _ = jax.jit(frozen.update)(grads, state, params, (params, *batch, None))
     np.testing.assert_allclose(updates["dense1"]["kernel"], grads["dense1"]["kernel"])
     assert (np.asarray(updates["dense1"]["bias"]) == 0).all()
-    wanted = divided(*factors["dense2"], rows(grads["dense2"]), 0.01)
+    a, g = factors["dense2"]
+    wanted = divided(a, g, rows(grads["dense2"]), 0.01)
     np.testing.assert_allclose(rows(updates["dense2"]), wanted, rtol=1e-10)
     alone = hg.kfac(OBJECTIVE)
     half, narrow = (jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree) for tree in ((params, batch[0]), grads))
@@ -255,12 +257,13 @@ def test_errors(small):
     for optimizer in (hg.kfac(OBJECTIVE), hg.optimizers.chain(hg.kfac(OBJECTIVE)), optax.chain(hg.kfac(OBJECTIVE))):  # pyright: ignore[reportArgumentType]
         with pytest.raises(TypeError, match=r"kfac: update needs at=\(params, x, y, state, key, weights\).*make_train"):
             optimizer.update(grads, optimizer.init(params), params)
-    for bad, says in (({"damping": 0}, "damping must be above 0, got 0"), ({"damping": -1.0}, "damping must be finite"),
-                      ({"decay": 1.0}, "decay must be at least 0 and below 1, got 1.0"),
-                      ({"every": 0}, "every must be an int of at least 1, got 0"),
-                      ({"samples": 1.5}, "samples must be None or an int of at least 1, got 1.5")):  # fmt: skip
-        with pytest.raises(ValueError, match=f"kfac: {says}"):
-            hg.kfac(OBJECTIVE, **bad)
+    for argument, bad, says in (("damping", 0, "must be above 0, got 0"), ("damping", -1.0, "must be finite"),
+                                ("decay", 1.0, "must be at least 0 and below 1, got 1.0"),
+                                ("every", 0, "must be an int of at least 1, got 0"),
+                                ("samples", 1.5, "must be None or an int of at least 1, got 1.5")):  # fmt: skip
+        settings: dict[str, Any] = {argument: bad}
+        with pytest.raises(ValueError, match=f"kfac: {argument} {says}"):
+            hg.kfac(OBJECTIVE, **settings)
     with pytest.raises(TypeError, match="kfac: wants an hg.Objective, got Chain"):
         hg.kfac(SMALL)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="kfac: batchnorm1 is a BatchNorm in training"):
