@@ -149,18 +149,18 @@ def test_paths_and_nets_are_drawn(name, says, tmp_path):
 @pytest.mark.slow
 def test_the_sharpness_rises_to_what_the_rate_bears(tmp_path):
     output = output_of("curvature.py", "--out", str(tmp_path / "curvature.png"))
-    for limit, low, high in zip(
-        *(numbers(p, output) for p in (r"2/r is ([\d.]+)", r"first, ([\d.]+) to", r"to ([\d.]+) in the end")),
-        strict=True,
-    ):
-        assert 0.9 * limit < low < high < 1.2 * limit
+    runs = [numbers(r"(?m)^ +\d+ +([\d.]+) ", run) for run in output.split("rate 0.")[1:]]
+    assert len(runs) == 2
+    for limit, (first, *_, last) in zip((5, 2.5), runs, strict=True):
+        assert first < 0.6 * limit and 0.9 * limit < last < 1.2 * limit
     assert (tmp_path / "curvature.png").exists()
 
 
 @pytest.mark.slow
 def test_kfac_comes_lower_in_as_many_steps(tmp_path):
-    momentum, kfac = numbers(r"loss ([\d.]+) after 55 steps", output_of("kfac.py", "--out", str(tmp_path / "kfac.png")))
-    assert kfac < 0.3 * momentum
+    output = output_of("kfac.py", "--out", str(tmp_path / "kfac.png"))
+    momentum, each, tenth = numbers(r"loss ([\d.]+) after 55 steps", output)
+    assert max(each, tenth) < 0.3 * momentum and (tmp_path / "kfac.png").exists()
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
+from handgrad.optimizers.optimizer import update_at
 from handgrad.optimizers.transforms import global_norm
 from handgrad.training.ensemble import init_optimizer, member_objective, member_step
 from handgrad.training.evaluate import right
@@ -103,13 +104,10 @@ class TrainStep:
 
         def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
             t, params, state, opt_state, key = train_state
-            (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
-            updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = Metrics(
-                loss,
-                batch_accuracy(self.objective.loss, aux.logits, y, weights),
-                global_norm(getattr(grads, "grads", grads)),
-            )
+            at = (params, x, y, state, jax.random.fold_in(key, t), weights)
+            (loss, aux), grads = gradient(*at)
+            updates, opt_state = update_at(self.optimizer, grads, opt_state, params, at)
+            metrics = Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
             return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
 
         return jit(member_step(self.objective.net, step), donate_argnums=0 if self.donate else ())
