@@ -76,7 +76,7 @@ class Ensemble(Layer):
         return *self.apply_train(params, x, state, key), {}
 
     def member(self, train_state: Any, m: int) -> Any:
-        """The train state of one member, which `make_train_step` of its net trains on as the ensemble would.
+        """The train state of one member, a copy, which `make_train_step` of its net trains on as the ensemble would.
 
         Args:
             train_state: of the ensemble.
@@ -88,6 +88,7 @@ class Ensemble(Layer):
         if not 0 <= m < self.members:
             raise IndexError(f"Ensemble: members are 0 to {self.members - 1}, got {m}")
         own = {name: jax.tree.map(lambda leaf: leaf[m], getattr(train_state, name)) for name in PER_MEMBER}
+        own["step"] = jnp.copy(train_state.step)  # a step of either deletes what it is given
         return train_state._replace(**own, key=jax.random.fold_in(train_state.key, m))
 
 
