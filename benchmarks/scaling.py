@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,8 @@ def temporary(net: hg.Layer, batch: int, value_and_grad: Callable) -> float:
     optimizer = hg.momentum(0.01)
     step = hg.make_train_step(hg.Objective(net, hg.SoftmaxCrossEntropy()), optimizer, value_and_grad)
     train_state = jax.eval_shape(lambda: hg.init_train_state(net, optimizer, jax.random.key(0), SHAPE))
-    x, y = jax.ShapeDtypeStruct((batch, *SHAPE), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return temporary_bytes(step.lower(train_state, x, y).compile()) / 1e6
+    batch_of: Any = jax.ShapeDtypeStruct((batch, *SHAPE), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    return temporary_bytes(step.lower(train_state, *batch_of).compile()) / 1e6
 
 
 def over_devices(quick: bool) -> list[Line]:

@@ -58,7 +58,8 @@ def main(address, number, run_dir, mode, at="0"):
             time.sleep(0.05)  # the word of the signal reaches the other process while there are steps left
         return x, y
 
-    end, history = trained(parallel, start, x, y, run_dir=run_dir, resume=mode != "disagree", augment=augment)
+    folder = run_dir if number == 0 else run_dir / "not_written_by_process_1"
+    end, history = trained(parallel, start, x, y, run_dir=folder, resume=mode != "disagree", augment=augment)
     checkpoint.save(run_dir / f"end_{number}.npz", distributed.on_host(end))
     print(history["loss"])
 

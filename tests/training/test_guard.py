@@ -118,6 +118,22 @@ def test_the_layer_and_its_direction_are_named(place):
         run(step=step, start=start, epochs=1)
 
 
+def test_of_an_ensemble_the_member_is_named_too(tmp_path):
+    net = hg.ensemble(hg.Chain(hg.Flatten(), hg.Dense(3)), 3)
+    step = make_train_step(hg.Objective(net, hg.SoftmaxCrossEntropy()), OPTIMIZER)
+    start = init_train_state(net, OPTIMIZER, jax.random.key(0), (2, 2, 1), jnp.float64)
+    whole, _ = run(step=step, start=start, epochs=1)
+    start.params["dense1"]["kernel"] = start.params["dense1"]["kernel"].at[1, 2, 0].set(jnp.inf)
+    with pytest.raises(
+        FloatingPointError, match=r"step 1 is not finite: member 1's dense1 went first, forward, in params"
+    ):
+        run(step=step, start=start)
+    start.params["dense1"]["kernel"] = start.params["dense1"]["kernel"].at[1, 2, 0].set(0.0)
+    skipped, history = run(step=step, start=start, augment=broken(2), skip_nonfinite=1, epochs=1)
+    assert history["skipped"] == [1] and int(skipped.step) == int(whole.step) == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(skipped.params))
+
+
 def test_a_trace_that_fails_does_not_hide_the_step(monkeypatch):
     def fails(*args):
         raise MemoryError("no room")

@@ -30,7 +30,7 @@ from handgrad.training.peers import Peers, checksum
 from handgrad.training.run_folder import History, Line, RunFolder
 from handgrad.training.run_record import note_run, training_facts
 from handgrad.training.step import TrainState, copied
-from handgrad.training.tracer import tracer
+from handgrad.training.tracer import breaker, tracer
 
 AUGMENT_STREAM = 2**31  # sets the keys of augmentation apart from keys that users make of the same seed
 
@@ -195,7 +195,7 @@ def fit(
                 saved = None if folder is None else folder.save(train_state, first)
                 i = found.step - first - 1
                 made = _batches(step, order(epoch=i // per_epoch), i - i % per_epoch, i, augment, seed)
-                look = functools.partial(traced, train_state, *next(made))
+                look = functools.partial(breaker(step), train_state, *next(made))
             raise explained(found, look, saved, skip_nonfinite) from None
         except KeyboardInterrupt:  # raised by step or augment themselves, or by a second Ctrl-C
             if folder is not None and not peers.many and stop.number is None and not _is_deleted(train_state):

@@ -149,7 +149,7 @@ def explained(found: NotFinite, look: Callable[[], Any] | None, saved: Any, skip
 
     Args:
         found: as the metrics showed it.
-        look: gives the `Trace` of that step on the state before it; None where that state is not there any more.
+        look: gives the `NonFinite` of that step on the state before it; None where that state is not there any more.
         saved: the newest checkpoint, or None.
         skip: how many steps in a row were skipped before it, at most.
     """
@@ -163,7 +163,7 @@ def _where(look: Callable[[], Any] | None) -> str:
     if look is None:
         return "; which layer went first is known only of a step from make_train_step"
     try:
-        first = look().first_nonfinite
+        first = look()
     except Exception as error:  # what went wrong first must be told all the same
         return f"; hg.trace of it fails ({type(error).__name__}: {error})"
     if first is None:

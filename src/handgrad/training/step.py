@@ -24,7 +24,9 @@ from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
+from handgrad.optimizers.optimizer import update_at
 from handgrad.optimizers.transforms import global_norm
+from handgrad.training.ensemble import init_optimizer, member_objective, member_step
 from handgrad.training.evaluate import right
 from handgrad.training.gradients import in_precision
 from handgrad.training.guard import Guard, guarded
@@ -75,7 +77,7 @@ def init_train_state(net: Layer, optimizer: Any, key: Array, in_shape: Shape, dt
     """
     check_is_layer(net, "init_train_state, net")
     params, state = net.init(key, in_shape, dtype)
-    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key))
+    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, init_optimizer(net, optimizer, params), key))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,35 +107,45 @@ class TrainStep:
 
     @functools.cached_property
     def _compiled(self) -> Jitted:
-        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
-            grads, state, metrics = self._gradient(train_state, x, y, weights)
-            return self._updated(train_state, grads, state), metrics
-
-        return jit(step, donate_argnums=0 if self.donate else ())
+        return jit(self._whole, donate_argnums=0 if self.donate else ())
 
     @functools.cached_property
     def _compiled_guarded(self) -> Jitted:
         def step(
             train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
         ) -> tuple[TrainState, Guard, Metrics]:
-            grads, state, metrics = self._gradient(train_state, x, y, weights)
-            update = functools.partial(self._updated, train_state, grads, state)
+            if member_objective(self.objective) is self.objective:
+                update, metrics = self._gradient(train_state, x, y, weights)
+            else:  # of an ensemble, each of whose members needs its update beside its gradient
+                new, metrics = self._whole(train_state, x, y, weights)
+                update = functools.partial(TrainState, *new)
             return *guarded(train_state, guard, metrics, update), metrics
 
         return jit(step, donate_argnums=0 if self.donate else ())
 
-    def _gradient(self, train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[Any, Any, Metrics]:
-        """Gradient, new state of the layers, metrics."""
-        key = jax.random.fold_in(train_state.key, train_state.step)
-        gradient = self.value_and_grad(self.objective, has_aux=True)
-        (loss, aux), grads = gradient(train_state.params, x, y, train_state.state, key, weights)
-        accuracy = batch_accuracy(self.objective.loss, aux.logits, y, weights)
-        return grads, aux.state, Metrics(loss, accuracy, global_norm(getattr(grads, "grads", grads)))
+    @functools.cached_property
+    def _whole(self) -> Callable[..., tuple[TrainState, Metrics]]:
+        """The step as a plain function."""
 
-    def _updated(self, train_state: TrainState, grads: Any, state: Any) -> TrainState:
-        t, params, _, opt_state, key = train_state
-        updates, opt_state = self.optimizer.update(grads, opt_state, params)
-        return TrainState(t + 1, apply_updates(params, updates), state, opt_state, key)
+        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
+            update, metrics = self._gradient(train_state, x, y, weights)
+            return update(), metrics
+
+        return member_step(self.objective.net, step)
+
+    def _gradient(
+        self, train_state: TrainState, x: Array, y: Array, weights: Array | None
+    ) -> tuple[Callable[[], TrainState], Metrics]:
+        """The metrics at θ_t, and what gives the train state of t + 1."""
+        t, params, state, opt_state, key = train_state
+        at = (params, x, y, state, jax.random.fold_in(key, t), weights)
+        (loss, aux), grads = self.value_and_grad(member_objective(self.objective), has_aux=True)(*at)
+
+        def update() -> TrainState:
+            updates, new = update_at(self.optimizer, grads, opt_state, params, at)
+            return TrainState(t + 1, apply_updates(params, updates), aux.state, new, key)
+
+        return update, Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
 
 
 def make_train_step(

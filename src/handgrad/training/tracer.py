@@ -9,6 +9,8 @@ import jax
 from handgrad.compile import jit
 from handgrad.gradient import Objective
 from handgrad.insight.trace import Trace, trace
+from handgrad.insight.trace_findings import NonFinite
+from handgrad.training.ensemble import Ensemble, member_objective
 from handgrad.training.step import TrainState
 
 
@@ -22,6 +24,23 @@ def tracer(step: Any) -> Callable:
         return _traced(step.objective, train_state, x, y)
 
     return traced
+
+
+def breaker(step: Any) -> Callable[..., NonFinite | None]:
+    """(train_state, x, y) -> where the step that is about to be taken has its first NaN or infinity."""
+    traced, net = tracer(step), getattr(getattr(step, "objective", None), "net", None)
+
+    def look(train_state: TrainState, x: Any, y: Any) -> NonFinite | None:
+        if not isinstance(net, Ensemble):
+            return traced(train_state, x, y).first_nonfinite
+        objective = member_objective(step.objective)
+        for m in range(net.members):
+            found = _traced(objective, net.member(train_state, m), x, y).first_nonfinite
+            if found is not None:
+                return found._replace(layer=f"member {m}'s {found.layer}")
+        return None
+
+    return look
 
 
 @functools.partial(jit, static_argnums=0)
