@@ -175,7 +175,7 @@ def test_an_epoch_of_which_nothing_was_taken():
     assert history["best_epoch"][1] == 1
 
 
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize("kind", [AxisType.Explicit, pytest.param(AxisType.Auto, marks=pytest.mark.slow)])
 def test_over_four_devices(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(log, "_is_ready", lambda found: False)
     step = distributed.data_parallel(STEP, jax.make_mesh((4,), ("data",), axis_types=(kind,)))
