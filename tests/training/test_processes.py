@@ -104,6 +104,17 @@ def test_a_peer_is_asked_to_end_and_both_save_after_the_same_step(whole, tmp_pat
     assert_same_run(tmp_path, whole[0])
 
 
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_stops_both_with_the_state_before_it_saved(whole, tmp_path):
+    codes, _, errors = two(tmp_path, "nan")
+    assert 0 not in codes, errors
+    (step,) = re.findall(r"step (\d) is not finite: conv1 went first, forward, in x\[\d, 0, 0, 0\]", errors[0])
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None and newest.name == f"step_0000000{int(step) - 1}.npz"
+    assert two(tmp_path, "whole")[0] == [0, 0]
+    assert_same_run(tmp_path, whole[0])
+
+
 def assert_same_run(folder, other):
     """The same train state, bit for bit, and the same losses."""
     for number in range(2):
