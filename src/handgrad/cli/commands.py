@@ -147,3 +147,73 @@ def _add_bench(commands: Any) -> None:
     command.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)} (all)")
     command.add_argument("--quick", action="store_true", help="small and short, to see that it works")
     command.add_argument("--json", metavar="FILE", help="also write the figures to this file")
+
+
+def _command(commands: Any, name: str, run: Callable, purpose: str) -> argparse.ArgumentParser:
+    """A command with its purpose; defaults stand in brackets in the help."""
+    codes = "The exit code is 1 for a wrong gradient, 2 for wrong input."
+    about = f"{purpose[0].upper()}{purpose[1:]}. Defaults are in brackets. {codes}"
+    command = commands.add_parser(name, help=purpose, description=about)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    """What `train` and `check` share: data, net, and what they are made with."""
+    group = command.add_argument_group("data and net")
+    group.add_argument("--data", choices=DEFAULTS, default="digits", help="which images (%(default)s)")
+    group.add_argument(
+        "--data-dir", metavar="D", help="folder with the files of mnist, fashion_mnist, cifar10 or cifar100"
+    )
+    group.add_argument("--download", action="store_true", help="fetch the files that --data-dir lacks (needs pooch)")
+    group.add_argument(
+        "--test-images-only",
+        action="store_true",
+        help="mnist without its training files: train on four fifths of the test images, test on the others",
+    )
+    group.add_argument("--model", choices=NAMES, help=f"which net ({_of_data('model')})")
+    group.add_argument("--dropout", metavar="P", type=between(0, 1), help="rate of dropout (the net's own)")
+    group.add_argument(
+        "--l2", metavar="R", type=between(0), default=1e-4, help="penalty on the squares of all kernels (%(default)s)"
+    )
+    group.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="of everything random (%(default)s)")
+
+
+def _of_data(field: str) -> str:
+    """Defaults by data set, for the help."""
+    return ", ".join(f"{getattr(defaults, field)} for {name}" for name, defaults in DEFAULTS.items())
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument that is an int from `least` up to 2³² - 1, as seeds are."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {text!r}")
+        return int(text)
+
+    return number
+
+
+def between(least: float, end: float = float("inf")) -> Callable[[str], float]:
+    """An argument that is a number, least <= number < end."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value < end:
+            limits = f"of at least {least}" if end == float("inf") else f"of at least {least} and below {end}"
+            raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text!r}")
+        return value
+
+    return number
+
+
+def in_shape(text: str) -> tuple[int, ...]:
+    """A shape such as 28x28x1 or 28,28,1."""
+    sizes = text.replace("x", ",").split(",")
+    if not all(size.isascii() and size.isdigit() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be positive sizes such as 28,28,1, got {text!r}")
+    return tuple(map(int, sizes))

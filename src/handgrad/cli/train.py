@@ -34,6 +34,13 @@ DEFAULTS = {
     "digits": Defaults("digits_cnn", 30, 32),
     "mnist": Defaults("lenet", 3, 128),
     "fashion_mnist": Defaults("lenet", 5, 128),
+    "cifar10": Defaults("resnet20", 10, 128),
+    "cifar100": Defaults("resnet20", 10, 128),
+}
+LOADERS: dict[str, Callable[..., data.Dataset]] = {
+    "fashion_mnist": data.load_fashion_mnist,
+    "cifar10": data.load_cifar10,
+    "cifar100": data.load_cifar100,
 }
 OPTIMIZERS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "adam": (adam, 2e-3),
@@ -112,8 +119,8 @@ def load(options: argparse.Namespace) -> data.Dataset:
     if options.data_dir is None:
         raise ValueError(f"--data {options.data} needs --data-dir, the folder that holds its files")
     if options.data == "mnist":
-        return data.load_mnist(options.data_dir, test_only=options.test_images_only)
-    return data.load_fashion_mnist(options.data_dir)
+        return data.load_mnist(options.data_dir, test_only=options.test_images_only, download=options.download)
+    return LOADERS[options.data](options.data_dir, download=options.download)
 
 
 def net_of(options: argparse.Namespace, dataset: data.Dataset) -> Chain:
