@@ -4,6 +4,7 @@ import gzip
 import io
 import pickle
 import tarfile
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def binary(pixels, *labels):
     return np.concatenate([*(np.array(column, np.uint8)[:, None] for column in labels), pixels], 1).tobytes()
 
 
-def pickled(pixels, protocol=2, **labels):
+def pickled(pixels, protocol: int = 2, **labels: Any):
     """A dict as Python 3 pickles it."""
     return pickle.dumps({"data": pixels, "filenames": ["a.png"] * len(pixels), **labels}, protocol)
 

@@ -7,6 +7,7 @@ import time
 import traceback
 import warnings
 import weakref
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -198,7 +199,8 @@ class TestEarlyExit:
             yield np.zeros(1)
 
         class Ring:
-            pass
+            me: object
+            iterator: Iterator
 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -251,11 +253,13 @@ def test_jax_arrays_stay_or_go_where_they_are_sent():
 @pytest.mark.parametrize("size", [0, 2])
 def test_the_thread_takes_over_the_settings_of_jax(size):
     def told(_):
-        config = jax.config
-        return config.jax_enable_x64, config.jax_default_matmul_precision, config.jax_default_prng_impl
+        return [
+            getattr(jax.config, f"jax_{name}")
+            for name in ("enable_x64", "default_matmul_precision", "default_prng_impl")
+        ]
 
     with jax.enable_x64(False), jax.default_matmul_precision("highest"), jax.default_prng_impl("rbg"):
-        assert list(prefetch([0], size, transform=told)) == [(False, "highest", "rbg")]
+        assert list(prefetch([0], size, transform=told)) == [[False, "highest", "rbg"]]
         assert next(prefetch([np.ones(2)], size)).dtype == np.float32
     assert next(prefetch([np.ones(2)], size)).dtype == np.float64
 

@@ -98,7 +98,8 @@ def _continue(url: str, part: Path, size: int) -> None:
         if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise ConnectionError(f"asked for bytes from {have} on, got {response.headers.get('Content-Range')!r}")
         with open(part, "ab" if goes_on else "wb") as out:
-            while (lacks := size - out.tell()) and (piece := response.read(min(PIECE, lacks))):
+            # read1 gives what has come: read would wait for a whole piece, and lose it all when the connection stalls
+            while (lacks := size - out.tell()) and (piece := response.read1(min(PIECE, lacks))):
                 out.write(piece)
     if lacks:
         raise ConnectionError(f"the connection ended after {size - lacks:,} of {size:,} bytes")

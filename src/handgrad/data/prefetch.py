@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 END = object()
+SETTINGS = ("enable_x64", "default_device", "default_matmul_precision", "default_prng_impl")
 
 
 def prefetch(
@@ -102,13 +103,8 @@ def _one_by_one(make: Callable[[], Any]) -> Generator[Any, None, None]:
 
 def _ahead(make: Callable[[], Any], size: int) -> Generator[Any, None, None]:
     """What `make` gives call by call up to END, `size` calls ahead in a thread of its own."""
-    own, config = threading.local(), jax.config
-    settings = [
-        jax.enable_x64(config.jax_enable_x64),
-        jax.default_device(config.jax_default_device),
-        jax.default_matmul_precision(config.jax_default_matmul_precision),
-        jax.default_prng_impl(config.jax_default_prng_impl),
-    ]
+    own = threading.local()
+    settings = [getattr(jax, name)(getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
 
     def begin() -> None:
         own.is_ours = True
