@@ -10,6 +10,7 @@ looked up, what is transparent is laid on white, of 16 bits the upper 8 are kept
 run, whatever a file's name, and none on more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
 """
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -229,13 +230,14 @@ def _decoded(path: Any, shape: tuple[int, int] | None, channels: int) -> np.ndar
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            most = Image.MAX_IMAGE_PIXELS
-            if most is not None and opened.width * opened.height > most:
-                raise ValueError(f"it has {opened.width}x{opened.height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS")
+        data = Path(path).read_bytes()
+        with _opened(data) as unread:
+            if unread.format == "PNG":  # decoding stops at the last pixel, before a checksum may have come
+                unread.verify()
+        with _opened(data) as opened:
             image = _plain(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
             if shape is not None:
-                image = ImageOps.fit(image, shape[::-1], Image.Resampling.BILINEAR)
+                image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BILINEAR)
             return np.asarray(image).reshape(image.height, image.width, channels)
     except (FileNotFoundError, MemoryError):
         raise
@@ -243,6 +245,16 @@ def _decoded(path: Any, shape: tuple[int, int] | None, channels: int) -> np.ndar
         raise ValueError(
             f"read_images: {path} is no JPEG or PNG image, or a broken one ({error}); take it out"
         ) from error
+
+
+def _opened(data: bytes) -> Any:
+    """An image whose header alone has been read, and is not too large."""
+    from PIL import Image
+
+    image, most = Image.open(io.BytesIO(data), formats=FORMATS), Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise ValueError(f"it has {image.width}x{image.height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS")
+    return image
 
 
 def _plain(image: Any, mode: str) -> Any:
