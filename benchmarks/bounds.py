@@ -39,6 +39,7 @@ SWEEP = {"single steps": Bound(1.2)}
 DISPATCH = Bound(1.0)
 FIT = Bound(1.05)
 PER_EXAMPLE_NORMS = Bound(2.2, 1.5)
+PREFETCH = Bound(1 / 0.95)
 
 
 def better_torch(lines: Sequence[Line]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import charts, convolutions, ensembles, growth, overhead, per_example, pools, steps
+from benchmarks import charts, convolutions, ensembles, growth, overhead, per_example, pools, prefetch, steps
 from handgrad.benchmark.machine import machine
 from handgrad.benchmark.run import checked_sections
 from handgrad.benchmark.table import Bound, Line, Table, as_markdown, as_records, as_text
@@ -23,6 +23,7 @@ SECTIONS: dict[str, Callable[[bool, Callable[[str], None]], list[Table]]] = {
     "overhead": overhead.run,
     "per_example": per_example.run,
     "growth": growth.run,
+    "prefetch": prefetch.run,
 }
 
 
