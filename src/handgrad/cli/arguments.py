@@ -44,7 +44,10 @@ def add_data(command: argparse.ArgumentParser) -> None:
     """The options that name data and a net on them; `load` and `net_of` of `cli.train` make them."""
     group = command.add_argument_group("data and net")
     group.add_argument("--data", choices=DEFAULTS, default="digits", help="which images (%(default)s)")
-    group.add_argument("--data-dir", metavar="D", help="folder with the IDX files of mnist or fashion_mnist")
+    group.add_argument(
+        "--data-dir", metavar="D", help="folder with the files of mnist, fashion_mnist, cifar10 or cifar100"
+    )
+    group.add_argument("--download", action="store_true", help="fetch what --data-dir lacks (needs pooch)")
     group.add_argument(
         "--test-images-only",
         action="store_true",
