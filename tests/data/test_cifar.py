@@ -246,7 +246,8 @@ def reduced(name, arguments):
     return b"\x80\x02c" + name + b"\n" + arguments + b"R."
 
 
-RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+ARRAY = reduced(b"numpy.core.multiarray\n_reconstruct", b"(cnumpy\nndarray\n(I0\ntS'b'\nt")[:-1]
+DTYPE = b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR"
 HOSTILE = {
     "os.system": (pickle.dumps(Harmful(os.system, "touch harm")), "asks for 'posix system'|asks for 'nt system'"),
     "os.system at protocol 0": (b"cos\nsystem\n(S'touch harm'\ntR.", "asks for 'os system'"),
@@ -275,8 +276,17 @@ HOSTILE = {
     "a persistent id": (b"Pharm\n.", "the instruction PERSID"),
     "an extension": (b"\x80\x02\x82\x01.", "the instruction EXT1"),
     "a call of a string": (b"S'os.system'\n(S'touch harm'\ntR.", "calls what is no function"),
+    "an array of another class": (
+        reduced(b"numpy.core.multiarray\n_reconstruct", b"(cnumpy\ndtype\n(I0\ntS'b'\nt"),
+        "calls array as no array needs it",
+    ),
+    "an array that is not empty": (
+        reduced(b"numpy.core.multiarray\n_reconstruct", b"(cnumpy\nndarray\n(I9999999999\ntS'b'\nt"),
+        "calls array as no array needs it",
+    ),
+    "a dtype of other settings": (reduced(b"numpy\ndtype", b"(S'u1'\nI7\nI1\nt"), "calls dtype as no array needs it"),
     "a state for a dict": (b"}}b.", "sets the state of what is no array"),
-    "a state of a dict for an array": (RECONSTRUCT + b"(tR}b.", "sets the state of what is no array"),
+    "a state of a dict for an array": (ARRAY + b"}b.", "sets the state of what is no array"),
 }
 
 
@@ -291,34 +301,52 @@ def test_hostile_pickles_run_nothing_and_are_named(tmp_path, monkeypatch, conten
 
 def deep(times):
     """A key of nested pairs, each of twice the same thing: its hash takes 2^times steps."""
-    return b"}(K\x01" + b"q\x00h\x00\x86" * times + b"K\x01s."
+    return b"}K\x01" + b"q\x00h\x00\x86" * times + b"K\x01s."
 
 
-RECONSTRUCTED = RECONSTRUCT + b"(tR"
+def array_of(sizes, data=b"S''\n"):
+    """An array of bytes, in instructions: the sizes are instructions, too."""
+    return ARRAY + b"(I1\n(" + sizes + b"t" + DTYPE + b"I00\n" + data + b"tb."
+
+
+ENCODE = b"c_codecs\nencode\nq\x01X\x06\0\0\0latin1q\x02"
 BOMBS = {
-    "a place far out in the memo": b"K\x01r\xff\xff\xff\x7f0K\x01.",
-    "a long string that is not there": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.",
-    "a bytearray that is not there": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
-    "a frame that is not there": b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"K\x01",
-    "a key that hashes for ever": deep(60),
-    "a number of many digits": b"I" + b"9" * 100_000 + b"\n.",
-    "ever more lists": b"(" + b"]" * 300_000 + b"l.",
-    "ever more marks": b"(" * 300_000 + b".",
-    "an array without its bytes": RECONSTRUCTED + b"(I1\n(I9999999999\nI9999999999\ntcnumpy\ndtype\n(S'u1'\ntR"
-    b"I00\nS''\ntb.",
-    "an array of 10^9 axes of 1 by reference": RECONSTRUCTED + b"(I1\n(" + b"I1\n" * 200 + b"tcnumpy\ndtype\n(S'u1'\ntR"
-    b"I00\nS'a'\ntb.",
-    "a dict in itself": b"}q\x00U\x01ah\x00s.",
+    "a place far out in the memo": (b"K\x01r\xff\xff\xff\x7f0K\x01.", "has the instruction POP"),
+    "a long string that is not there": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "expected 1152921504"),
+    "a bytearray that is not there": (b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.", "expected 1099511627776"),
+    "a frame that is not there": (b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"K\x01", "before seeing STOP"),
+    "a key that hashes for ever": (deep(60), "a key that is no string"),
+    "a number of many digits": (b"I" + b"9" * 100_000 + b"\n.", "Exceeds the limit"),
+    "ever more lists": (b"(" + b"]" * 300_000 + b"l.", "more than 20,000 instructions"),
+    "ever more marks": (b"(" * 300_000 + b".", "more than 20,000 instructions"),
+    "an array without its bytes": (array_of(b"I9999999999\nI9999999999\n"), "an array of 0 bytes, its sizes say"),
+    "an array of many axes": (array_of(b"I1\n" * 200, b"S'a'\n"), "the sizes of an array are not that"),
+    "a product of huge sizes": (
+        array_of(b"\x8a\xff" + b"\x7f" * 255 + b"q\x00" + b"h\x00" * 15_000),
+        "the sizes of an array are not that",
+    ),
+    "a size too large for a product": (array_of(b"\x8a\x09" + b"\x7f" * 9), "the sizes of an array are not that"),
+    "one text encoded again and again": (
+        b"(X"
+        + struct.pack("<I", 200_000)
+        + b"a" * 200_000
+        + b"q\x00"
+        + ENCODE
+        + b"h\x01h\x00h\x02\x86R" * 2_000
+        + b"l.",
+        "makes more bytes than it has",
+    ),
+    "a dict in itself": (b"}q\x00U\x01ah\x00s.", "has no 'data'"),
 }
 
 
-@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
-def test_bombs_cost_neither_memory_nor_time(tmp_path, content, monkeypatch):
+@pytest.mark.parametrize(("content", "message"), BOMBS.values(), ids=BOMBS)
+def test_bombs_cost_neither_memory_nor_time(tmp_path, content, message, monkeypatch):
     monkeypatch.setattr(plain_pickle_module, "MOST_INSTRUCTIONS", 20_000)
     put(tmp_path, ten("protocol 2") | {"data_batch_1": content})
     tracemalloc.start()
     began = time.monotonic()
-    with pytest.raises(ValueError, match="data_batch_1: it"):
+    with pytest.raises(ValueError, match=f"data_batch_1: it .*{message}"):
         load_cifar10(tmp_path)
     peak, seconds = tracemalloc.get_traced_memory()[1], time.monotonic() - began
     tracemalloc.stop()

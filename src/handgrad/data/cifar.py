@@ -27,7 +27,7 @@ PIXELS = 3 * 32 * 32
 MOST_BYTES = 256 << 20  # of a file, and of an archive unpacked; the largest has 186 MB
 RECORDS = {"train.bin": 50_000}  # of a binary file
 RECORDS_ELSEWHERE = 10_000
-SERVERS = ("https://www.cs.toronto.edu/~kriz/",)
+SERVERS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")  # the first leads to the second
 REMOTE10 = Remote(
     "cifar-10-python.tar.gz", 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 )

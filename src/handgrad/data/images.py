@@ -135,8 +135,8 @@ def image_files(folder: str | os.PathLike[str], *, classes: Sequence[str] | None
     names = tuple(path.name for path in _visible(folder) if path.is_dir())
     if not names:
         raise ValueError(f"image_files: {folder} holds no class folder; put each class's images into a folder in it")
-    if classes is not None and set(classes) != set(names):
-        odd = sorted(set(classes) ^ set(names))
+    if classes is not None and sorted(classes) != sorted(names):
+        odd = sorted(set(classes) ^ set(names)) or "names that come twice"
         raise ValueError(f"image_files: {folder} must hold the class folders {sorted(classes)}; it differs in {odd}")
     names = names if classes is None else tuple(classes)
     found = [_images_in(folder / name) for name in names]

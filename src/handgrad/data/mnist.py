@@ -157,7 +157,7 @@ def _load(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     if images is None or labels is None:
         raise FileNotFoundError(
             f"{name}: {' and '.join(_missing(folder, part))} must be in {folder} (with or without .gz, or with a dot "
-            f"before idx); put what is missing there"
+            f"before idx); put what is missing there, or say download=True"
         )
     x, y = read_idx(images), read_idx(labels)
     if x.dtype != np.uint8 or x.shape[1:] != (28, 28):

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 MOST_INSTRUCTIONS = 2_000_000
+LARGEST_RANK = 64  # NumPy's
+PLAIN = ((None, None, None, -1, -1), (None, None, None, -1, -1, 0))  # a dtype without fields, in old and new pickles
 INTEGERS = re.compile(r"[iu][1248]")
 NAMES = {
     "numpy.core.multiarray _reconstruct": "array",
@@ -81,14 +83,13 @@ def plain_pickle(where: Any, data: bytes) -> Any:
         Traceback (most recent call last):
         ValueError: file: it asks for 'builtins print', which no data needs; nothing in it was run; use another copy
     """
-    machine = _Machine()
+    machine = _Machine(len(data))
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count >= MOST_INSTRUCTIONS:
                 raise ValueError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
             if opcode.name == "STOP":
-                (result,) = machine.stack
-                return result
+                return machine.result()
             machine.follow(opcode.name, argument)
     except _Refused as error:
         raise ValueError(f"{where}: {error}; nothing in it was run; use another copy") from None
@@ -106,39 +107,53 @@ class _Refused(Exception):
 
 
 class _Machine:
-    """The stack, the places of the marks on it, and the memo."""
+    """The stack above the last mark, the stacks below it, the memo, and how many bytes `encode` may still make."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.left = size
         self.stack: list[Any] = []
-        self.marks: list[int] = []
+        self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def follow(self, name: str, argument: Any) -> None:
         """Do what one instruction says."""
         if name in LITERALS:
-            self.stack.append(argument)
+            self.push(argument)
         elif name in STRINGS_OF_PYTHON_2:
-            self.stack.append(argument.encode("latin-1"))
+            self.push(argument.encode("latin-1"))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
+            self.push(self.memo[argument])
         elif name == "PROTO":
             if argument > 5:
                 raise ValueError(f"protocol {argument}")
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            self.stack.append(self._named(argument))
+            self.push(self._named(argument))
         elif name in ACTIONS:
             ACTIONS[name](self)
         elif name not in IGNORED:
             raise _Refused(f"it has the instruction {name}, which no data needs")
 
+    def push(self, item: Any) -> None:
+        """Put one thing on the stack."""
+        self.stack.append(item)
+
+    def mark(self) -> None:
+        """Begin a stack of its own, so that nothing below the mark is taken before it is."""
+        self.below.append(self.stack)
+        self.stack = []
+
     def since_mark(self) -> list[Any]:
         """What was put on the stack after the last mark, taken off it."""
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
+        items, self.stack = self.stack, self.below.pop()
         return items
+
+    def result(self) -> Any:
+        """The one thing that is left."""
+        if self.below or len(self.stack) != 1:
+            raise ValueError("it ends with more or less than one thing")
+        return self.stack[0]
 
     def taken(self, count: int) -> tuple[Any, ...]:
         """The last few things, taken off the stack."""
@@ -167,27 +182,37 @@ class _Machine:
         name, arguments = self.taken(2)
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise _Refused("it calls what is no function of NumPy's arrays")
-        if name.action == "array":
-            self.stack.append(Array())
-        elif name.action == "dtype" and arguments:
-            self.stack.append(DType(_text(arguments[0])))
+        if name.action == "array" and len(arguments) == 3 and self._is_empty_array(*arguments):
+            self.push(Array())
+        elif name.action == "dtype" and len(arguments) == 3 and all(item in (0, 1) for item in arguments[1:]):
+            self.push(DType(_text(arguments[0])))
         elif name.action == "encode" and len(arguments) == 2 and arguments[1] in ("latin1", b"latin1"):
-            self.stack.append(arguments[0].encode("latin-1"))
+            self.left -= len(arguments[0])  # each text of the file once: the same one often would fill the memory
+            if self.left < 0:
+                raise ValueError("it makes more bytes than it has")
+            self.push(arguments[0].encode("latin-1"))
         else:
             raise _Refused(f"it calls {name.action} as no array needs it")
+
+    @staticmethod
+    def _is_empty_array(kind: Any, shape: Any, dtype: Any) -> bool:
+        return isinstance(kind, Name) and kind.action == "ndarray" and shape == (0,) and dtype in ("b", b"b")
 
     def build(self) -> None:
         """Give an array or a dtype its state."""
         target, state = self.taken(2)
         if isinstance(target, DType) and isinstance(state, tuple) and len(state) >= 2:
-            target.order = _text(state[1])
+            version, order, *rest = state
+            if version not in (2, 3, 4) or tuple(rest) not in PLAIN:
+                raise ValueError("the state of an integer type is not that")
+            target.order = _text(order)
             if target.order not in ("<", ">", "|", "="):
                 raise ValueError("an unknown byte order")
-        elif isinstance(target, Array) and isinstance(state, tuple) and len(state) == 5:
+        elif isinstance(target, Array) and isinstance(state, tuple) and len(state) == 5 and state[0] == 1:
             target.value = _array(*state[1:])
         else:
             raise _Refused("it sets the state of what is no array")
-        self.stack.append(target)
+        self.push(target)
 
     def _named(self, argument: str | None) -> Name:
         asked = " ".join(_text(part) for part in self.taken(2)) if argument is None else argument
@@ -199,8 +224,10 @@ class _Machine:
 def _array(shape: Any, dtype: Any, fortran: Any, data: Any) -> np.ndarray:
     if not isinstance(dtype, DType) or not isinstance(data, bytes) or not isinstance(shape, tuple):
         raise ValueError("the state of an array is not that")
-    if not all(type(size) is int and size >= 0 for size in shape):
+    if len(shape) > LARGEST_RANK or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         raise ValueError("the sizes of an array are not that")
+    if fortran not in (0, 1):
+        raise ValueError("the order of an array is not that")
     kind = np.dtype(dtype.order + dtype.name)
     if math.prod(shape) * kind.itemsize != len(data):
         raise ValueError(f"an array of {len(data)} bytes, its sizes say otherwise")
@@ -215,19 +242,19 @@ def _text(value: Any) -> str:
 
 
 ACTIONS: dict[str, Callable[[_Machine], Any]] = {
-    "MARK": lambda m: m.marks.append(len(m.stack)),
-    "NONE": lambda m: m.stack.append(None),
-    "NEWTRUE": lambda m: m.stack.append(True),
-    "NEWFALSE": lambda m: m.stack.append(False),
-    "EMPTY_LIST": lambda m: m.stack.append([]),
-    "EMPTY_DICT": lambda m: m.stack.append({}),
-    "EMPTY_TUPLE": lambda m: m.stack.append(()),
-    "TUPLE1": lambda m: m.stack.append(m.taken(1)),
-    "TUPLE2": lambda m: m.stack.append(m.taken(2)),
-    "TUPLE3": lambda m: m.stack.append(m.taken(3)),
-    "TUPLE": lambda m: m.stack.append(tuple(m.since_mark())),
-    "LIST": lambda m: m.stack.append(m.since_mark()),
-    "DICT": lambda m: (lambda items: (m.stack.append({}), m.set_items(items)))(m.since_mark()),
+    "MARK": _Machine.mark,
+    "NONE": lambda m: m.push(None),
+    "NEWTRUE": lambda m: m.push(True),
+    "NEWFALSE": lambda m: m.push(False),
+    "EMPTY_LIST": lambda m: m.push([]),
+    "EMPTY_DICT": lambda m: m.push({}),
+    "EMPTY_TUPLE": lambda m: m.push(()),
+    "TUPLE1": lambda m: m.push(m.taken(1)),
+    "TUPLE2": lambda m: m.push(m.taken(2)),
+    "TUPLE3": lambda m: m.push(m.taken(3)),
+    "TUPLE": lambda m: m.push(tuple(m.since_mark())),
+    "LIST": lambda m: m.push(m.since_mark()),
+    "DICT": lambda m: (lambda items: (m.push({}), m.set_items(items)))(m.since_mark()),
     "APPEND": lambda m: m.extend(list(m.taken(1))),
     "APPENDS": lambda m: m.extend(m.since_mark()),
     "SETITEM": lambda m: m.set_items(list(m.taken(2))),
