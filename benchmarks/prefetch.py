@@ -11,8 +11,8 @@ import handgrad as hg
 from benchmarks import bounds
 from handgrad.benchmark.steps import Case, own_step
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
-from handgrad.benchmark.timing import interleaved
 from handgrad.data import batches, normalise, prefetch
+from handgrad.timing import interleaved
 from handgrad.training.step import copied
 
 OURS, READY, WITHOUT = "prefetch", "on the device", "no prefetch"

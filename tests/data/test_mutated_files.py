@@ -1,8 +1,8 @@
 """Every reader of files under mutation: an error that names the file, or the right data; never a crash, never garbage.
 
-What "right" is depends on the format. Where it holds checksums (gzip, PNG, checkpoints, our safetensors) it is what was
-written. Where it holds none (plain IDX, CIFAR), a changed pixel is a pixel: then it is what the mutated bytes say to a
-reader that is not ours. `make test` tries 60 mutations of each file, `make test-slow` 1,000.
+What "right" is depends on the format. Where it holds checksums (gzip, zip, PNG, checkpoints, our safetensors) it is
+what was written. Where it holds none (plain IDX, CIFAR), a changed pixel is a pixel: then it is what the mutated bytes
+say to a reader that is not ours. `make test` tries 60 mutations of each file, `make test-slow` 1,000.
 """
 
 import gzip
@@ -27,7 +27,8 @@ from PIL import Image
 
 import handgrad as hg
 from cifar_files import archive, binary, images, of_python_2, rows
-from handgrad.data import cifar, load_cifar10, load_cifar100, read_idx, read_images
+from handgrad.data import cifar, load_cifar10, load_cifar100, load_npz, read_idx, read_images
+from handgrad.data.dataset import Dataset
 from handgrad.training import checkpoint
 
 MEMORY = 64 << 20
@@ -99,6 +100,8 @@ def of_cifar10(data, _):
     return same(np.concatenate([data.train_x, data.test_x]), expected) and data.train_y.tolist() == [7] * 5
 
 
+LABELS = np.array([0, 2], np.int32)
+NPZ = (IDX_ARRAY[:2, ..., None], LABELS, IDX_ARRAY[1:, ..., None], LABELS)
 TREE = {"dense1": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.arange(4.0)}, "step": jnp.int32(7)}
 NET = hg.Chain(hg.Dense(2), hg.BatchNorm())
 PARAMS = NET.init(jax.random.key(0), (3,))
@@ -141,6 +144,9 @@ def readers(tmp_path_factory):
     tree = bytes_of(lambda path: checkpoint.save(path, TREE), "step_00000002.npz")
     older = bytes_of(lambda path: checkpoint.save(path, TREE | {"step": jnp.int32(6)}), "step_00000001.npz")
     tensors = bytes_of(lambda path: hg.models.save_safetensors(path, *PARAMS), "net.safetensors")
+    arrays = dict(zip(Dataset._fields, NPZ, strict=False))
+    npz = bytes_of(lambda path: np.savez(path, **arrays), "few.npz")
+    deflated = bytes_of(lambda path: np.savez_compressed(path, **arrays), "few.npz")
     picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     png = bytes_of(lambda path: Image.fromarray(picture).save(path), "x.png")
     jpeg = bytes_of(lambda path: Image.fromarray(picture).save(path), "x.jpg")
@@ -161,6 +167,10 @@ def readers(tmp_path_factory):
         ),
         "cifar python": Reader("data_batch_1", python["data_batch_1"], load_cifar10, as_pickle_reads_it, python),
         "cifar tar.gz": Reader("cifar-10-python.tar.gz", archive(one), load_cifar10, of_cifar10),
+        "npz": Reader("few.npz", npz, lambda f: load_npz(f / "few.npz"), lambda x, _: same(tuple(x[:4]), NPZ)),
+        "npz deflated": Reader(
+            "few.npz", deflated, lambda f: load_npz(f / "few.npz"), lambda x, _: same(tuple(x[:4]), NPZ)
+        ),
         "checkpoint": Reader("a.npz", tree, lambda f: checkpoint.load(f / "a.npz"), lambda x, _: same(x, TREE)),
         "checkpoint like": Reader(
             "a.npz", tree, lambda f: checkpoint.load(f / "a.npz", TREE), lambda x, _: same(x, TREE)
@@ -225,8 +235,8 @@ def mutated(content, edits):
 
 
 NAMES = [
-    *("idx", "idx of float64", "idx gzipped", "cifar binary", "cifar python", "cifar tar.gz", "checkpoint"),
-    *("checkpoint like", "latest checkpoint", "safetensors", "safetensors of a net", "png", "jpeg"),
+    *("idx", "idx of float64", "idx gzipped", "cifar binary", "cifar python", "cifar tar.gz", "npz", "npz deflated"),
+    *("checkpoint", "checkpoint like", "latest checkpoint", "safetensors", "safetensors of a net", "png", "jpeg"),
 ]
 
 

@@ -7,6 +7,7 @@ from handgrad.data.digits import load_digits
 from handgrad.data.idx import read_idx
 from handgrad.data.images import ImageFiles, Images, image_files, image_folder, read_images
 from handgrad.data.mnist import load_fashion_mnist, load_mnist
+from handgrad.data.npz_file import load_npz
 from handgrad.data.pipeline import batches, normalise, split
 from handgrad.data.prefetch import prefetch
 from handgrad.data.two_d import two_d_problem
@@ -24,6 +25,7 @@ __all__ = [
     "load_digits",
     "load_fashion_mnist",
     "load_mnist",
+    "load_npz",
     "normalise",
     "prefetch",
     "read_idx",
