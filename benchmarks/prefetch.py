@@ -1,5 +1,6 @@
 """Steps on batches that a thread makes ready, beside the same steps on batches that lie on the device already."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks import bounds
 from handgrad.benchmark.steps import Case, own_step
 from handgrad.benchmark.table import Line, Table, bounded, compared, line_of
 from handgrad.data import batches, normalise, prefetch
-from handgrad.timing import interleaved
+from handgrad.timing import Timing, interleaved, summarised
 from handgrad.training.step import copied
 
 OURS, READY, WITHOUT = "prefetch", "on the device", "no prefetch"
@@ -20,18 +21,22 @@ OURS, READY, WITHOUT = "prefetch", "on the device", "no prefetch"
 
 def run(quick: bool, say: Callable[[str], None]) -> list[Table]:
     """The table: MNIST's size in bytes, normalised batch by batch, and the same with augmentation."""
-    rounds = {"seconds": 0.5, "at_least": 3} if quick else {"seconds": 30.0, "at_least": 9}
+    rounds = {"seconds": 0.5, "at_least": 3} if quick else {"seconds": 150.0, "at_least": 9}
     examples, steps, size = (64, 2, 16) if quick else (60_000, 8, 128)
     case = Case(f"lenet, {steps} steps of {size}", hg.models.lenet(dropout=0), (28, 28, 1), size, 0.005)
     random = np.random.default_rng(0)
     x = random.integers(0, 256, (examples, 28, 28, 1), np.uint8)
     y = random.integers(0, 10, examples).astype(np.int32)
-    lines = []
+    walls, processors = [], []
     for name, change in ((case.name, None), (f"{case.name}, shifted", hg.data.augment.shift(2))):
         say(name)
-        lines += timed(name, case, Source(x, y, size, steps, change), rounds)
+        contenders = contending(case, Source(x, y, size, steps, change))
+        walls += bounded(lines_of(name, interleaved(contenders, **rounds)), {READY: bounds.PREFETCH})
+        processors += lines_of(name, busy_times(contenders, 3 if quick else 15))
+    title = "Steps on batches made ready in a thread, from 60,000 images in bytes"
     return [
-        Table("prefetch", "Steps on batches made ready in a thread, from 60,000 images in bytes", "ms", tuple(lines))
+        Table("prefetch", title, "ms", tuple(walls)),
+        Table("prefetch_processor", f"{title}: processor time", "ms of all cores", tuple(processors)),
     ]
 
 
@@ -52,8 +57,13 @@ class Source:
         return (x, y) if self.change is None else self.change(key, x, y)
 
 
-def timed(name: str, case: Case, source: Source, rounds: dict[str, Any]) -> list[Line]:
-    """The lines of one case; all contenders must come to the same parameters."""
+def lines_of(name: str, timings: dict[str, Timing]) -> list[Line]:
+    """The lines of one case, with the ratios of prefetch to the others."""
+    return compared([line_of(name, contender, timing) for contender, timing in timings.items()], OURS)
+
+
+def contending(case: Case, source: Source) -> dict[str, Callable[[], Any]]:
+    """The contenders by name; all must come to the same parameters."""
     step, start = own_step(case, case.net), case.train_state()
     ready = list(source.ahead(0))
 
@@ -74,6 +84,15 @@ def timed(name: str, case: Case, source: Source, rounds: dict[str, Any]) -> list
     ends = [run() for run in contenders.values()]
     for end in ends[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(jnp.asarray(a), b), end, ends[0])
-    times = interleaved(contenders, **rounds)
-    lines = compared([line_of(name, contender, timing) for contender, timing in times.items()], OURS)
-    return lines if source.change is not None else bounded(lines, {READY: bounds.PREFETCH})
+    return contenders
+
+
+def busy_times(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
+    """The processor time of a call of each, in turns: what others do on the machine counts little there."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            began = time.process_time()
+            run()
+            times[name].append(1e3 * (time.process_time() - began))
+    return {name: summarised(values) for name, values in times.items()}

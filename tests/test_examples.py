@@ -172,6 +172,5 @@ def test_every_example_is_in_the_readme():
 def test_image_folder_is_read_and_learned():
     output = output_of("image_folder.py")
     assert output.startswith("1,437 training images in the folders 0 1 2 3 4 5 6 7 8 9\n")
-    loss = numbers(r"loss of the last batch ([\d.]+)", output)
-    assert len(loss) == 8 and loss[-1] < loss[0] / 3
-    assert numbers(r"test accuracy ([\d.]+) %", output)[0] > 95
+    accuracy = numbers(r"test accuracy ([\d.]+) %", output)
+    assert len(accuracy) == 8 and accuracy[-1] > 95

@@ -144,7 +144,7 @@ def readers(tmp_path_factory):
     tree = bytes_of(lambda path: checkpoint.save(path, TREE), "step_00000002.npz")
     older = bytes_of(lambda path: checkpoint.save(path, TREE | {"step": jnp.int32(6)}), "step_00000001.npz")
     tensors = bytes_of(lambda path: hg.models.save_safetensors(path, *PARAMS), "net.safetensors")
-    arrays = dict(zip(Dataset._fields, NPZ, strict=False))
+    arrays: dict[str, Any] = dict(zip(Dataset._fields, NPZ, strict=False))
     npz = bytes_of(lambda path: np.savez(path, **arrays), "few.npz")
     deflated = bytes_of(lambda path: np.savez_compressed(path, **arrays), "few.npz")
     picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)

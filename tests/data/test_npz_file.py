@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from handgrad.data import load_npz, npz_file
 
 RNG = np.random.default_rng(0)
-FEW = {
+FEW: dict[str, Any] = {
     "train_x": RNG.integers(0, 256, (6, 5, 4, 3), np.uint8),
     "train_y": np.array([0, 2, 1, 1, 0, 2]),
     "test_x": RNG.integers(0, 256, (2, 5, 4, 3), np.uint8),

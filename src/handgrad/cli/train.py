@@ -117,7 +117,9 @@ def load(options: argparse.Namespace) -> data.Dataset:
             raise ValueError("the digits travel inside the package; leave --data-dir out, or take --data mnist")
         return data.load_digits()
     if options.data_dir is None:
-        raise ValueError(f"--data {options.data} needs --data-dir, the folder that holds its files")
+        raise ValueError(
+            f"--data {options.data} needs --data-dir, the folder that holds its files, or that --download is to fill"
+        )
     if options.data == "mnist":
         return data.load_mnist(options.data_dir, test_only=options.test_images_only, download=options.download)
     return LOADERS[options.data](options.data_dir, download=options.download)

@@ -17,7 +17,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def _header(path: Path, stream: BinaryIO | gzip.GzipFile, size: int) -> bytes:
     return header
 
 
-def at_most(stream: BinaryIO | gzip.GzipFile, limit: int) -> bytearray:
+def at_most(stream: IO[bytes] | gzip.GzipFile, limit: int) -> bytearray:
     """Up to `limit` bytes, piece by piece, so that memory grows with what is there and not with what is promised."""
     data = bytearray()
     while piece := stream.read(min(PIECE, limit - len(data))):
