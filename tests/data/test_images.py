@@ -214,6 +214,7 @@ def broken(tmp_path):
         "cut.png": (whole[:-30], ""),
         "cut.jpg": (photo[: len(photo) // 2], "[Tt]runcated"),
         "flipped.png": (whole[:60] + bytes([whole[60] ^ 255]) + whole[61:], ""),
+        "checksum.png": (whole[:-14] + bytes([whole[-14] ^ 1]) + whole[-13:], ""),  # after the last pixel
         "gif.png": (gif, "cannot identify"),
         "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot identify"),
         "bomb.png": (png(100_000, 100_000), "pixels"),
