@@ -38,6 +38,7 @@ ENSEMBLE = {"single steps": Bound(1.2, 1.05), "vmap of jax.grad": Bound(1 / 3.5)
 SWEEP = {"single steps": Bound(1.2)}
 DISPATCH = Bound(1.0)
 FIT = Bound(1.05)
+ACCUMULATION = Bound(0.25)
 PER_EXAMPLE_NORMS = Bound(2.2, 1.5)
 PREFETCH = Bound(1 / 0.95)
 

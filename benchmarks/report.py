@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import charts, convolutions, ensembles, growth, overhead, per_example, pools, prefetch, steps
+from benchmarks import charts, convolutions, ensembles, growth, overhead, per_example, pools, prefetch, scaling, steps
 from handgrad.benchmark.machine import machine
 from handgrad.benchmark.run import checked_sections
 from handgrad.benchmark.table import Bound, Line, Table, as_markdown, as_records, as_text
@@ -22,6 +22,7 @@ SECTIONS: dict[str, Callable[[bool, Callable[[str], None]], list[Table]]] = {
     "ensembles": ensembles.run,
     "overhead": overhead.run,
     "per_example": per_example.run,
+    "scaling": scaling.run,
     "growth": growth.run,
     "prefetch": prefetch.run,
 }

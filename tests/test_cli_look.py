@@ -2,7 +2,9 @@
 
 import pytest
 
+import handgrad as hg
 from handgrad.cli import main
+from handgrad.training import note_run
 
 
 def test_ledger_prints_the_table_and_draws(tmp_path, capsys):
@@ -33,6 +35,26 @@ def test_cost_prints_the_table_and_draws(tmp_path, capsys):
     assert (tmp_path / "cost.svg").exists()
 
 
+def test_a_run_has_a_net_of_its_own(tmp_path, capsys):
+    """Also one with settings of its own; what a run does not say is an error."""
+    run = tmp_path / "run"
+    note_run(run, net=str(hg.Chain(hg.Flatten(), hg.Dense(7), hg.Relu(), hg.Dense(3))), in_shape=(4, 3, 1))
+    assert main(["summary", str(run)]) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["dense1"][3:5] == ["91", "84"] and rows["dense2"][3:5] == ["24", "21"]
+    assert main(["ledger", str(run), "--batch", "2", "--no-temporary"]) == 0
+    assert "relu1" in capsys.readouterr().out
+    assert main(["cost", str(run), "--batch", "2", "--seconds", "0", "--in-shape", "2,2,1"]) == 0
+    assert "dense2" in capsys.readouterr().out
+    assert main(["ledger", str(run), "--model", "lenet"]) == 2
+    assert "has a net of its own; leave --model and --classes out" in capsys.readouterr().err
+    note_run(run, net="Chain(Mine())")
+    assert main(["ledger", str(run)]) == 2
+    assert "'Mine' is no layer of handgrad.layers" in capsys.readouterr().err
+    assert main(["cost", str(tmp_path)]) == 2
+    assert "does not say which net was trained" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -40,6 +62,8 @@ def test_cost_prints_the_table_and_draws(tmp_path, capsys):
         (["ledger", "--in-shape", "1,1,1"], "handgrad ledger: max_pool: the window spans 2 places on spatial axis 0"),
         (["ledger", "--model", "vgg"], "handgrad ledger: argument --model: invalid choice: 'vgg'"),
         (["cost", "--seconds", "-1"], "handgrad cost: argument --seconds: must be a number of at least 0, got '-1'"),
+        (["ledger", "nowhere"], "handgrad ledger: nowhere is neither the folder of a run nor a net; the nets are "),
+        (["cost", "lenet", "--model", "mlp"], "handgrad cost: there are two nets, lenet and --model mlp; name one"),
         (["cost", "--in-shape", "1,1,1"], "handgrad cost: max_pool: the window spans"),
     ],
 )

@@ -162,6 +162,17 @@ def test_kfac_comes_lower_in_as_many_steps(tmp_path):
     assert kfac < 0.3 * momentum
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_net_and_go_on(tmp_path):
+    """Started a second time, they have nothing left to do and say the same."""
+    options = ["--processes", "2", "--epochs", "4", "--run-dir", str(tmp_path / "run")]
+    first, second = (run_example("train_distributed.py", *options).stdout for _ in range(2))
+    says = r"2 processes with 4 devices, 176 steps\ntraining loss (\S+), test accuracy (\S+)%"
+    assert re.findall(says, first) == re.findall(says, second)
+    (found,) = re.findall(says, first)
+    assert float(found[0]) < 0.3 and float(found[1]) > 95
+
+
 def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]

@@ -1,13 +1,15 @@
 """What the commands' options share: a command with its help, the options that name a net, and kinds of arguments."""
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any
 
 from handgrad import models
 from handgrad.cli.train import DEFAULTS
-from handgrad.layers.container import Chain
+from handgrad.layers.layer import Layer
 from handgrad.models import NAMES
+from handgrad.training import read_facts
 
 
 def add_command(commands: Any, name: str, run: Callable, purpose: str) -> argparse.ArgumentParser:
@@ -21,7 +23,10 @@ def add_command(commands: Any, name: str, run: Callable, purpose: str) -> argpar
 
 def add_net(command: argparse.ArgumentParser, batch: int) -> None:
     """The options that name a net and a batch; `net_of_name` makes the net of them."""
-    command.add_argument("--model", choices=NAMES, default="lenet", help="which net (%(default)s)")
+    command.add_argument(
+        "target", metavar="RUN_OR_NET", nargs="?", help="the folder of a run, for its net; or a net by name, as --model"
+    )
+    command.add_argument("--model", choices=NAMES, help="which net (lenet)")
     command.add_argument(
         "--in-shape",
         metavar="HxWxC",
@@ -34,10 +39,32 @@ def add_net(command: argparse.ArgumentParser, batch: int) -> None:
     command.add_argument("--batch", metavar="N", type=at_least(1), default=batch, help="how many images (%(default)s)")
 
 
-def net_of_name(options: argparse.Namespace) -> tuple[Chain, tuple[int, ...]]:
-    """The net that the options name, and the shape of its images."""
+def net_of_name(options: argparse.Namespace) -> tuple[Layer, tuple[int, ...]]:
+    """The net that the options name, and the shape of its images; of a run, those of its run.json."""
+    if options.target is not None and os.path.isdir(options.target):
+        return _net_of_run(options)
+    name = one_name(options) or "lenet"
     given = {} if options.classes is None else {"classes": options.classes}
-    return models.by_name(options.model, **given), options.in_shape or models.IN_SHAPES[options.model]
+    return models.by_name(name, **given), options.in_shape or models.IN_SHAPES[name]
+
+
+def one_name(options: argparse.Namespace) -> str | None:
+    """The net's name, given in one of two places, or None."""
+    target, model = options.target, options.model
+    if target is not None and target not in NAMES:
+        raise ValueError(f"{target} is neither the folder of a run nor a net; the nets are {', '.join(NAMES)}")
+    if target is not None and model not in (None, target):
+        raise ValueError(f"there are two nets, {target} and --model {model}; name one")
+    return target or model
+
+
+def _net_of_run(options: argparse.Namespace) -> tuple[Layer, tuple[int, ...]]:
+    if options.model is not None or options.classes is not None:
+        raise ValueError(f"{options.target} has a net of its own; leave --model and --classes out")
+    facts = read_facts(options.target)
+    if not isinstance(facts.get("net"), str) or not isinstance(facts.get("in_shape"), list):
+        raise ValueError(f"{options.target} does not say which net was trained; it is no run of fit or handgrad train")
+    return models.from_text(facts["net"]), options.in_shape or tuple(facts["in_shape"])
 
 
 def add_data(command: argparse.ArgumentParser) -> None:

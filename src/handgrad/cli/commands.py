@@ -6,11 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import jax
+
 import handgrad
 from handgrad.benchmark import SECTIONS
 from handgrad.cli.arguments import add_command, add_data, add_net, at_least, between, of_data
 from handgrad.cli.bench import bench
 from handgrad.cli.check import check, summary
+from handgrad.cli.devices import add_devices
 from handgrad.cli.look import add_cost, add_ledger
 from handgrad.cli.pages import add_demo, add_report
 from handgrad.cli.planted import ERRORS
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except (ValueError, TypeError, OSError) as error:
+        if jax.distributed.is_initialized():
+            raise  # the other processes hear of it, and end
         notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note.startswith("in ")]  # not JAX's own
         text = " ".join([str(error), *notes])
         print(f"handgrad {options.command}: {' '.join(text.split())}", file=sys.stderr)
@@ -109,6 +114,7 @@ def _add_train(commands: Any) -> None:
         type=at_least(1),
         help="look inside each layer every N steps (never), for the report",
     )
+    add_devices(command)
     out = command.add_argument_group("output")
     out.add_argument(
         "--run-dir",

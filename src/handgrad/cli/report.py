@@ -12,7 +12,7 @@ from handgrad import viz
 from handgrad.insight import ledger, summary
 from handgrad.layers.layer import Layer
 from handgrad.metrics import accuracy, confusion_matrix
-from handgrad.training import TrainState, checkpoint, note_run, note_test, predict
+from handgrad.training import TrainState, checkpoint, distributed, note_run, note_test, predict
 
 
 def holds_run(folder: str | os.PathLike[str]) -> bool:
@@ -66,6 +66,10 @@ def print_results(
         The test accuracy, from 0 to 1.
     """
     run_dir, logits = Path(run_dir), predict(net, train_state.params, train_state.state, x)
+    right = float(accuracy(jnp.asarray(logits), y))
+    params = distributed.on_host(train_state.params)
+    if not distributed.is_main():
+        return right
     note_test(run_dir, x, y, logits)
     layers, kept = summary(net, x.shape[1:]), ledger(net, x.shape[1:], temporary=False)
     note_run(run_dir, classes=list(classes), layers=layers, ledger=kept)
@@ -75,11 +79,10 @@ def print_results(
     print(f"metrics     {run_dir / 'metrics.jsonl'}")
     if figures:
         try:
-            paths = viz.draw_run(run_dir, train_state.params, x, y, logits, classes, net)
+            paths = viz.draw_run(run_dir, params, x, y, logits, classes, net)
             print(f"figures     {run_dir / 'figures'}: {', '.join(path.name for path in paths)}")
         except ImportError as error:
             print(f"figures     none; {error}")
     print(f"report      handgrad report {run_dir}: all of it on one page")
-    right = float(accuracy(jnp.asarray(logits), y))
     print(f"test accuracy {100 * right:.1f} %")
     return right

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from handgrad import data, insight, models, viz
-from handgrad.cli.arguments import add_command, add_data, at_least, in_shape
+from handgrad.cli.arguments import add_command, add_data, at_least, in_shape, one_name
 from handgrad.cli.train import DEFAULTS, load, net_of
 from handgrad.compile import jit
 from handgrad.gradient import Objective
@@ -46,13 +46,9 @@ def trace(options: argparse.Namespace) -> int:
     target = options.target
     if target is not None and os.path.isdir(target):
         return _of_run(Path(target), options.value)
-    if target is not None and target not in models.NAMES:
-        raise ValueError(f"{target} is neither the folder of a run nor a net; the nets are {', '.join(models.NAMES)}")
-    if target is not None and options.model not in (None, target):
-        raise ValueError(f"there are two nets, {target} and --model {options.model}; name one")
+    options.model = one_name(options)
     if options.value is not None:
         raise ValueError("--value is what to draw of a run; name its folder")
-    options.model = target or options.model
     return _of_net(options)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from handgrad import data, models, schedules
+from handgrad.cli.devices import mesh_of, on_mesh
 from handgrad.cli.report import fresh_run_dir, holds_run, print_results
 from handgrad.gradient import Objective, value_and_grad
 from handgrad.insight import Report, check_gradients, summary
@@ -15,7 +16,7 @@ from handgrad.layers.container import Chain
 from handgrad.losses import SoftmaxCrossEntropy
 from handgrad.memory import keep_memory
 from handgrad.optimizers import adam, adamw, momentum, sgd
-from handgrad.training import fit, init_train_state, make_train_step, note_run
+from handgrad.training import distributed, fit, init_train_state, make_train_step, note_run
 
 CHECKED = 4  # images of a gradient check
 LONG = 300  # letters of a net, above which its name has to do
@@ -55,6 +56,8 @@ GRADIENTS = {"hand": value_and_grad, "automatic": jax.value_and_grad}
 def train(options: argparse.Namespace) -> int:
     """Train as the options say; the exit code, 1 where the gradient check fails."""
     keep_memory()
+    mesh = mesh_of(options)
+    say = print if mesh is None or distributed.is_main() else _silent
     run_dir = run_dir_of(options)
     dataset = load(options)
     net = net_of(options, dataset)
@@ -71,19 +74,19 @@ def train(options: argparse.Namespace) -> int:
     objective = Objective(net, SoftmaxCrossEntropy(options.label_smoothing), l2=options.l2)
     train_state = init_train_state(net, optimizer, jax.random.key(options.seed), x.shape[1:])
     shape, parameters = "x".join(map(str, x.shape[1:])), summary(net, x.shape[1:]).parameters
-    print(f"data   {options.data}: {len(x):,} training and {len(test_x):,} test images of {shape}")
+    say(f"data   {options.data}: {len(x):,} training and {len(test_x):,} test images of {shape}")
     text = str(net) if len(str(net)) <= LONG else options.model
-    print(f"net    {text}, {parameters:,} parameters\n")
+    say(f"net    {text}, {parameters:,} parameters\n")
     report = None
     if options.check:
         report = check(objective, train_state.params, train_state.state, x, y)
-        print(f"{report}\n", flush=True)
+        say(f"{report}\n", flush=True)
         if not report.ok:
             return 1
-    step = make_train_step(objective, optimizer, GRADIENTS[options.gradients])
+    step = make_train_step(objective, optimizer, GRADIENTS[options.gradients], precision=options.precision)
     train_state, history = fit(
         train_state,
-        step,
+        on_mesh(step, mesh),
         x,
         y,
         batch_size=batch_size,
@@ -96,12 +99,16 @@ def train(options: argparse.Namespace) -> int:
         trace_every=options.trace_every,
     )
     rule = f"{options.optimizer}, learning rate {rate:g} after a warmup, then half a cosine wave"
-    note_run(run_dir, command=options.line, data=options.data, optimizer=rule, gradients=options.gradients)
-    if report is not None:
-        note_run(run_dir, check=report)
-    print(f"trained {int(train_state.step):,} steps in {sum(history['seconds']):.1f} s\n")
+    if mesh is None or distributed.is_main():
+        note_run(run_dir, command=options.line, data=options.data, optimizer=rule, gradients=options.gradients)
+        note_run(run_dir, **({} if report is None else {"check": report}))
+    say(f"trained {int(train_state.step):,} steps in {sum(history['seconds']):.1f} s\n")
     print_results(net, train_state, test_x, dataset.test_y, classes, run_dir, figures=options.figures)
     return 0
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """What process 0 says is enough."""
 
 
 def check(objective: Objective, params: Any, state: Any, x: Any, y: Any) -> Report:

@@ -29,6 +29,7 @@ from handgrad.models.resnet import (
 from handgrad.models.resnet9 import resnet9
 from handgrad.models.small import digits_cnn, fashion_cnn, lenet
 from handgrad.models.tensor_file import load_safetensors, read_safetensors, save_safetensors
+from handgrad.models.text import from_text
 from handgrad.models.torch_weights import from_torch, to_torch
 from handgrad.models.vgg import vgg, vgg11, vgg13, vgg16, vgg19
 
@@ -41,6 +42,7 @@ __all__ = [
     "cifar_resnet",
     "digits_cnn",
     "fashion_cnn",
+    "from_text",
     "from_torch",
     "lenet",
     "lenet5",

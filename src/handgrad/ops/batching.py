@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from handgrad.ops.platform import on_cpu
+
 Op = Callable[[jax.Array, jax.Array], jax.Array]
 UNROLLED = 16  # members; beyond, the program grows too long to compile
 
@@ -45,7 +47,7 @@ def unrolled(fast: Op, plain: Op, batch: int | None) -> Op:
             return member(a, b), False
         if batch is not None and batched == [number == batch for number in (0, 1)]:
             return _joined(member, batch, count, a, b), True
-        if count > UNROLLED or jax.default_backend() != "cpu":
+        if count > UNROLLED or not on_cpu():
             return jax.vmap(plain, [0 if is_batched else None for is_batched in batched])(a, b), True
         all_a, all_b = (
             [arg[m] if over else arg for m in range(count)] for arg, over in zip((a, b), batched, strict=True)

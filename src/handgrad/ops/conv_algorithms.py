@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 
 from handgrad.ops.batching import unrolled
+from handgrad.ops.platform import on_cpu
 from handgrad.ops.precision import wide
 from handgrad.ops.spatial import Windows, interleaved, sum_by_phases, taps
 
@@ -73,7 +74,7 @@ class Map:
 
     def choose(self, windows: Windows, groups: int, channels: int) -> str:
         """The rule: on CPU the first of the map's algorithms that can take it, elsewhere XLA's convolution."""
-        if jax.default_backend() != "cpu":
+        if not on_cpu():
             return "direct"
         can = [name for name in self.algorithms if obstacle(name, windows, groups, channels) is None]
         if groups > MOST_GROUPS and self.batch is not None and "groups" in can:

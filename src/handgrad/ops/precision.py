@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from handgrad.ops.platform import on_cpu
+
 
 def wide(x: jax.Array) -> jax.Array:
     """`x` in float32 at least: bfloat16 and float16 are widened, float32 and float64 stay as they are."""
@@ -19,7 +21,7 @@ def sum_rows(x: jax.Array) -> jax.Array:
     times as fast as rows of C. The first sum is a window over the whole axes, because XLA computes what x is made of
     inside the loop of a sum, one number at a time where that is the backward pass of a pool; it leaves a window alone.
     """
-    if x.ndim < 4 or jax.default_backend() != "cpu":
+    if x.ndim < 4 or not on_cpu():
         return x.sum(tuple(range(x.ndim - 1)))
     count, *_, width, channels = x.shape
     return _sum_between(x).reshape(count, width * channels).sum(0).reshape(width, channels).sum(0).astype(x.dtype)
@@ -27,7 +29,7 @@ def sum_rows(x: jax.Array) -> jax.Array:
 
 def sum_places(x: jax.Array) -> jax.Array:
     """Σ_p x[n, p, c] over all axes between the first and the last, (N, 1.., C) from (N, P.., C), as `sum_rows` adds."""
-    if x.ndim < 4 or jax.default_backend() != "cpu":
+    if x.ndim < 4 or not on_cpu():
         return x.sum(tuple(range(1, x.ndim - 1)), keepdims=True)
     return _sum_between(x).sum(-2, keepdims=True).astype(x.dtype)
 

@@ -2,10 +2,11 @@
 
 from handgrad.training import checkpoint, distributed
 from handgrad.training.evaluate import evaluate, predict
+from handgrad.training.export import export_step
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
 from handgrad.training.run_folder import read_history
-from handgrad.training.run_record import note_run, note_test, read_run
+from handgrad.training.run_record import note_run, note_test, read_facts, read_run
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "checkpoint",
     "distributed",
     "evaluate",
+    "export_step",
     "fit",
     "gradient_accumulation",
     "init_train_state",
@@ -23,6 +25,7 @@ __all__ = [
     "note_run",
     "note_test",
     "predict",
+    "read_facts",
     "read_history",
     "read_run",
 ]

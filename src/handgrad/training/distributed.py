@@ -15,12 +15,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state  # JAX gives no other way to the coordinator's store
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from handgrad.mesh import on_host as on_host
 from handgrad.mesh import place, spread
 from handgrad.training.step import Metrics, TrainState
+from handgrad.training.watch import Watch
 
 LARGE = 2**20  # numbers in a dense kernel, from which on it is spread over the model axis
 COPY = PartitionSpec()
@@ -30,6 +32,8 @@ def initialize(
     coordinator_address: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    *,
+    patience: float = 30.0,
     **settings: Any,
 ) -> bool:
     """Join this process with its peers, before anything else is done with JAX.
@@ -38,23 +42,30 @@ def initialize(
     variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; where neither does, as on a laptop, the
     process stays alone, so that one script runs everywhere.
 
+    A process that finds a peer gone, or failed with an error, says which one and ends with exit code 75: it would wait
+    for ever in the next sum over devices. Process 0 keeps the book of that; when it is killed itself, JAX ends the
+    others at once, with a message of its own.
+
     Args:
         coordinator_address: host:port of process 0, which all processes can reach.
         num_processes: how many there are.
         process_id: which of them this is, from 0 on.
+        patience: after how many seconds without a sign a peer is taken to be gone.
         **settings: further arguments of `jax.distributed.initialize`, such as heartbeat_timeout_seconds.
 
     Returns:
         Whether there are peers.
 
     Raises:
-        ValueError: some of the three arguments are given and the others are not known.
+        ValueError: some of the three arguments are given and the others are not known, or a patience not above 0.
         RuntimeError: called twice, or after JAX has been used.
 
     Example:
         >>> initialize()  # doctest: +SKIP
         False
     """
+    if not patience > 0:
+        raise ValueError(f"distributed.initialize: patience must be above 0 seconds, got {patience}")
     address = coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
     num_processes = _number("JAX_NUM_PROCESSES") if num_processes is None else num_processes
     process_id = _number("JAX_PROCESS_ID") if process_id is None else process_id
@@ -66,7 +77,10 @@ def initialize(
             missing = ", ".join(name for name, value in given.items() if value is None)
             raise ValueError(f"distributed.initialize: {error} {f'Not known: {missing}.' * bool(missing)}") from error
         return False
-    return jax.process_count() > 1
+    alone = jax.process_count() == 1
+    if not alone and global_state.client is not None:
+        Watch(global_state.client, jax.process_index(), jax.process_count(), patience).start()
+    return not alone
 
 
 def is_main() -> bool:
@@ -118,15 +132,20 @@ class ParallelStep:
         Raises:
             ValueError: an N that the axis does not divide.
         """
-        parts = self.mesh.shape[self.axis]
         for array in arrays:
-            if array is not None and np.shape(array)[0] % parts:
-                raise ValueError(
-                    f"data_parallel: a batch of {np.shape(array)[0]} does not divide into the {parts} parts of mesh "
-                    f"axis {self.axis!r}; take a batch_size that {parts} divides"
-                )
+            if array is not None:
+                self.check_batch_size(np.shape(array)[0])
         sharding = spread(self.mesh, self.axis)
         return tuple(None if array is None else place(array, sharding) for array in arrays)
+
+    def check_batch_size(self, size: int) -> None:
+        """Raise a ValueError where the data axis does not divide the size."""
+        parts = self.mesh.shape[self.axis]
+        if size % parts:
+            raise ValueError(
+                f"data_parallel: a batch of {size} does not divide into the {parts} parts of mesh axis {self.axis!r}; "
+                f"take a batch_size that {parts} divides"
+            )
 
     def _spec(self, path: tuple, leaf: Any) -> PartitionSpec:
         """Columns of a large dense kernel (I, O), and of its momentum, over the model axis; all else is copied."""

@@ -28,6 +28,7 @@ from handgrad.training.evaluate import evaluate
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
 from handgrad.training.log import Log
+from handgrad.training.peers import Peers, checksum
 from handgrad.training.run_folder import History, Line, RunFolder
 from handgrad.training.run_record import note_run, training_facts
 from handgrad.training.step import TrainState, copied
@@ -54,7 +55,9 @@ def fit(
 ) -> tuple[TrainState, History]:
     """Train for some epochs.
 
-    With a run_dir, Ctrl-C and SIGTERM let the current step end and save all; SIGTERM then exits with code 0.
+    With a run_dir, Ctrl-C and SIGTERM let the current step end and save all; SIGTERM then exits with code 0. With a
+    `data_parallel` step in many processes each of them calls this alike, with the whole data; process 0 alone reads and
+    writes run_dir and draws the bar, a SIGTERM to one stops all after the same step, and Ctrl-C saves nothing.
 
     Args:
         train_state: where to start; it is copied, and stays usable.
@@ -85,7 +88,8 @@ def fit(
 
     Raises:
         ValueError: shapes that do not fit, a label out of range (the first one is named), no examples, batch_size
-            above n, a run_dir with a run in it and resume=False, a run to resume that is of other data or settings.
+            above n, a run_dir with a run in it and resume=False, a run to resume that is of other data or settings,
+            processes that do not agree in data, settings or train state.
         TypeError: x that is not floating point, or a step without an objective together with validation or trace_every.
 
     Example:
@@ -103,6 +107,7 @@ def fit(
         (30, 1.0)
     """
     x, y = _checked("fit", train_state, step, x, y, batch_size)
+    getattr(step, "check_batch_size", int)(batch_size)
     _check_count("epochs", epochs)
     if trace_every is not None:
         _check_count("trace_every", trace_every)
@@ -113,33 +118,40 @@ def fit(
         raise ValueError("fit: resume=True needs the run_dir of the run to resume")
     order = functools.partial(batches, x, y, batch_size, seed=seed)
     order(epoch=0)  # raises for a seed out of range
-    folder = (
-        None if run_dir is None else RunFolder(run_dir, {"seed": seed, "batch_size": batch_size, "examples": len(x)})
-    )
+    peers, facts = Peers.of(step), {"seed": seed, "batch_size": batch_size, "examples": len(x)}
+    if peers.many:
+        given = {"x": x, "y": y, "validation": validation, "train_state": train_state}
+        settings = {"epochs": epochs, "run_dir": run_dir is None, "resume": resume, "trace_every": trace_every}
+        peers.agree(facts | settings | {name: checksum(tree) for name, tree in given.items()})
+    folder = None if run_dir is None else RunFolder(run_dir, facts, peers)
     first, history = int(train_state.step), {}
     if folder is not None and resume:
         train_state, first, history = folder.resume(train_state)
     elif folder is not None:
         folder.start()
-    if run_dir is not None:
+    if run_dir is not None and peers.is_main:
         held_out = 0 if validation is None else len(validation[0])
         settings = {"batch_size": batch_size, "epochs": epochs, "seed": seed, "trace_every": trace_every}
         note_run(run_dir, **training_facts(step, train_state.params, x, validation=held_out, **settings))
     train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, _tracer(step)
-    with stop_signals(active=folder is not None) as stop, _bar(per_epoch * batch_size * epochs, progress) as bar:
+    progress = progress and peers.is_main
+    with (
+        stop_signals(active=folder is not None and not peers.many) as stop,
+        _bar(per_epoch * batch_size * epochs, progress) as bar,
+    ):
         log = Log(history, first, folder, bar, batch_size)
         try:
             for epoch in range(len(history.get("epoch", ())), epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
                 began, done_before = time.perf_counter(), log.done
-                made = _batches(order(epoch=epoch), epoch * per_epoch, log.done, augment, seed)
+                made = _batches(step, order(epoch=epoch), epoch * per_epoch, log.done, augment, seed)
                 with contextlib.closing(made_ahead(made, prefetch)) as ready:
                     for batch in ready:
                         if trace_every is not None and log.done % trace_every == 0:
                             log.add_trace(traced(train_state, *batch))
                         train_state, metrics = step(train_state, *batch)
                         log.add(metrics)
-                        if stop.number is not None:
+                        if peers.stopped(stop, log.done):
                             break
                 log.read_all()
                 if stop.number is not None:
@@ -152,12 +164,12 @@ def fit(
                 if folder is not None:
                     folder.save(train_state, first)
         except KeyboardInterrupt:  # raised by step or augment themselves, or by a second Ctrl-C
-            if folder is not None and stop.number is None and not _is_deleted(train_state):
+            if folder is not None and not peers.many and stop.number is None and not _is_deleted(train_state):
                 log.read_all()
                 folder.save(train_state, first)
             raise
-    if folder is not None and stop.number is not None:
-        _leave(stop.number, folder.save(train_state, first), run_dir)
+    if stop.number is not None:
+        _leave(stop.number, None if folder is None else folder.save(train_state, first), run_dir)
     return train_state, history
 
 
@@ -183,11 +195,14 @@ def _is_deleted(train_state: TrainState) -> bool:
     return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(train_state))
 
 
-def _batches(epoch: Iterator[Any], start: int, done: int, augment: Callable | None, seed: int) -> Iterator[Any]:
-    """An epoch's batches, augmented, without those trained before the run was resumed; start is its first step."""
+def _batches(
+    step: Any, epoch: Iterator[Any], start: int, done: int, augment: Callable | None, seed: int
+) -> Iterator[Any]:
+    """An epoch's batches, augmented and placed, without those trained before a resume; start is its first step."""
+    place = getattr(step, "place_batch", lambda x, y: (x, y))
     for i, batch in enumerate(epoch, start):
         if i >= done:
-            yield batch if augment is None else augment(_augment_key(seed, i), *batch)
+            yield place(*batch) if augment is None else place(*augment(_augment_key(seed, i), *batch))
 
 
 def _augment_key(seed: int, i: int) -> jax.Array:
@@ -209,6 +224,9 @@ def _validated(train_state: TrainState, step: Any, validation: tuple[Any, Any], 
 
 def _leave(number: signal.Signals, path: Any, run_dir: Any) -> None:
     """Say how to go on, and end as the signal asks."""
+    if path is None:
+        sys.stderr.write(f"fit: stopped by {number.name}; nothing is saved without a run_dir\n")
+        raise SystemExit(128 + number)
     sys.stderr.write(
         f"fit: stopped by {number.name}; saved {path}; resume=True with run_dir {run_dir} goes on from there\n"
     )

@@ -1,7 +1,8 @@
 """A run's folder: metrics.jsonl, a line of JSON for each step and each epoch, and checkpoints/step_XXXXXXXX.npz.
 
 Metrics reach the disk before the checkpoint of the same step, so a run that is cut off at any moment has all lines up
-to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it.
+to its newest checkpoint. To resume is to take that checkpoint and drop the lines after it. Of many processes that train
+one net the first one alone reads and writes.
 Step lines have step, loss, accuracy, grad_norm; epoch lines epoch, epoch_end (its last step), train_loss,
 train_accuracy, validation_loss, validation_accuracy, seconds, images_per_second; trace lines trace_step, the step that
 was looked into before it was taken, and trace, the record of that. A number that is not finite is null.
@@ -13,11 +14,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from handgrad.mesh import on_host
 from handgrad.training import checkpoint
 from handgrad.training.npz import replacing
+from handgrad.training.peers import Peers
 from handgrad.training.step import TrainState
 
 KEPT = 3
+ALONE = Peers(many=False)
 
 History = dict[str, list[Any]]
 Line = dict[str, Any]
@@ -29,17 +33,22 @@ class RunFolder:
     Args:
         folder: made if need be.
         facts: what the order of batches depends on; a run resumed with other facts would be another run.
+        peers: the processes that train the net; each calls `start`, `resume` and `save` as the others do.
     """
 
-    def __init__(self, folder: str | os.PathLike, facts: dict[str, int]) -> None:
+    def __init__(self, folder: str | os.PathLike, facts: dict[str, int], peers: Peers = ALONE) -> None:
         self.folder = Path(folder)
         self.metrics = self.folder / "metrics.jsonl"
         self.checkpoints = self.folder / "checkpoints"
         self._facts = facts
+        self._peers = peers
         self._unwritten: list[Line] = []
 
     def start(self) -> None:
         """Make the folder, or raise if it holds a run already."""
+        self._peers.from_main(lambda: ((), self._make()))
+
+    def _make(self) -> None:
         if self.metrics.exists() or any(self.checkpoints.glob("*.npz")):
             raise ValueError(
                 f"fit: run_dir {self.folder} holds a run already; pass resume=True to continue it, or another folder"
@@ -49,11 +58,15 @@ class RunFolder:
 
     def resume(self, like: TrainState) -> tuple[TrainState, int, History]:
         """The newest readable checkpoint, the step at which its run began, and the history up to it."""
+        train_state, (first, lines) = self._peers.from_main(lambda: self._read(like), like)
+        return train_state, first, history_of(lines)
+
+    def _read(self, like: TrainState) -> tuple[TrainState, tuple[int, list[Line]]]:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         newest = checkpoint.latest(self.checkpoints)
         if newest is None:
             self._keep_lines([])
-            return like, int(like.step), {}
+            return like, (int(like.step), [])
         about = checkpoint.metadata(newest)
         for name, wanted in self._facts.items():
             if about.get(name) != wanted:
@@ -63,11 +76,10 @@ class RunFolder:
                 )
         train_state, first = checkpoint.load(newest, like), about["first_step"]
         lines = [line for line in self._read_lines() if _step_of(line) <= train_state.step]
-        history = history_of(lines)
-        if len(history.get("step", [])) != int(train_state.step) - first:
+        if sum("step" in line for line in lines) != int(train_state.step) - first:
             raise ValueError(f"fit: {self.metrics} lacks lines of steps before {newest.name}; it was changed")
         self._keep_lines(lines)
-        return train_state, first, history
+        return train_state, (first, lines)
 
     def log(self, line: Line) -> None:
         """Keep a line for the next `flush`."""
@@ -75,16 +87,20 @@ class RunFolder:
 
     def flush(self) -> None:
         """Bring all lines to the disk."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.writelines(_text(line) for line in self._unwritten)
-            file.flush()
-            os.fsync(file.fileno())
+        if self._peers.is_main:
+            with open(self.metrics, "a", encoding="utf-8") as file:
+                file.writelines(_text(line) for line in self._unwritten)
+                file.flush()
+                os.fsync(file.fileno())
         self._unwritten.clear()
 
     def save(self, train_state: TrainState, first: int) -> Path:
         """Write the checkpoint of a step, after its metrics, and remove all but the newest few."""
         self.flush()
+        train_state = on_host(train_state)
         path = self.checkpoints / f"step_{int(train_state.step):08d}.npz"
+        if not self._peers.is_main:
+            return path
         checkpoint.save(path, train_state, metadata={**self._facts, "first_step": first})
         for old in sorted(self.checkpoints.glob("step_*.npz"))[:-KEPT]:
             old.unlink()

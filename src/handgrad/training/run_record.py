@@ -125,6 +125,15 @@ def read_run(run_dir: str | os.PathLike[str]) -> RunRecord:
     return RunRecord(folder, _facts(folder / FACTS), history, params, _test(folder / TEST))
 
 
+def read_facts(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The facts of a run's run.json alone; none where there is no such file.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    return _facts(Path(run_dir) / FACTS)
+
+
 def circumstances() -> dict[str, str]:
     """When and with what: the minute, the versions, the device.
 
