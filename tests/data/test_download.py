@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cifar_files import archive, pickled, rows
+from handgrad.cli import main
 from handgrad.data import cifar, download, load_cifar10, load_cifar100, load_fashion_mnist, load_mnist, mnist
 from handgrad.data.download import Remote, fetch
 
@@ -190,11 +191,13 @@ def test_offline_it_says_what_to_put_where(tmp_path):
     assert "refused" in str(error.value)
 
 
-def test_without_pooch_the_extra_is_named(tmp_path, monkeypatch):
+def test_without_pooch_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pooch", None)
     for load in (load_mnist, load_fashion_mnist, load_cifar10, load_cifar100):
         with pytest.raises(ImportError, match=rf"{load.__name__} with download=True needs pooch; .*'handgrad\[data\]'"):
             load(tmp_path, download=True)
+    assert main(["train", "--data", "cifar10", "--data-dir", str(tmp_path), "--download"]) == 2
+    assert "handgrad train: load_cifar10 with download=True needs pooch; install it" in capsys.readouterr().err
 
 
 def idx(array):
