@@ -136,12 +136,22 @@ def open_passes(
     net: Layer, params: Params, x: Array, state: State, key: Array | None, of_logits: Callable[[Array], Any]
 ) -> Passes:
     """Forward, then backward from the cotangent that of_logits(logits) -> (value, dlogits) gives."""
+    logits, new_state, back = open_forward(net, params, x, state, key)
+    value, dlogits = of_logits(logits)
+    return Passes(value, logits, new_state, *back(dlogits))
+
+
+def open_forward(net: Layer, params: Params, x: Array, state: State, key: Array | None) -> tuple[Array, Any, Callable]:
+    """Logits, the new state, and back(dlogits) -> (dx, {path: Seen}), which may be called more than once."""
     every = with_every_leaf(net, params)
     tapped = wrap_leaves(Tap, net)
     logits, new_state, residuals = tapped.forward(every, x, state, key)
-    value, dlogits = of_logits(logits)
-    dx, tree = tapped.backward(every, residuals, dlogits)
-    return Passes(value, logits, new_state, dx, {path: answer.seen for path, answer in by_path(net, tree).items()})
+
+    def back(dlogits: Array) -> tuple[Array, dict[str, Seen]]:
+        dx, tree = tapped.backward(every, residuals, dlogits)
+        return dx, {path: answer.seen for path, answer in by_path(net, tree).items()}
+
+    return logits, new_state, back
 
 
 def with_every_leaf(net: Layer, params: Params) -> Any:

@@ -24,7 +24,9 @@ from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
+from handgrad.optimizers.optimizer import update_at
 from handgrad.optimizers.transforms import global_norm
+from handgrad.training.ensemble import init_optimizer, member_objective, member_step
 from handgrad.training.evaluate import right
 from handgrad.training.gradients import in_precision
 
@@ -74,7 +76,7 @@ def init_train_state(net: Layer, optimizer: Any, key: Array, in_shape: Shape, dt
     """
     check_is_layer(net, "init_train_state, net")
     params, state = net.init(key, in_shape, dtype)
-    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key))
+    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, init_optimizer(net, optimizer, params), key))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,20 +100,17 @@ class TrainStep:
 
     @functools.cached_property
     def _compiled(self) -> Jitted:
-        gradient = self.value_and_grad(self.objective, has_aux=True)
+        gradient = self.value_and_grad(member_objective(self.objective), has_aux=True)
 
         def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
             t, params, state, opt_state, key = train_state
-            (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
-            updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = Metrics(
-                loss,
-                batch_accuracy(self.objective.loss, aux.logits, y, weights),
-                global_norm(getattr(grads, "grads", grads)),
-            )
+            at = (params, x, y, state, jax.random.fold_in(key, t), weights)
+            (loss, aux), grads = gradient(*at)
+            updates, opt_state = update_at(self.optimizer, grads, opt_state, params, at)
+            metrics = Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
             return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
 
-        return jit(step, donate_argnums=0 if self.donate else ())
+        return jit(member_step(self.objective.net, step), donate_argnums=0 if self.donate else ())
 
 
 def make_train_step(
