@@ -18,6 +18,7 @@ from benchmarks import (
     overhead,
     per_example,
     pools,
+    prefetch,
     scaling,
     steps,
 )
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[[bool, Callable[[str], None]], list[Table]]] = {
     "scaling": scaling.run,
     "growth": growth.run,
     "checkpoints": checkpoints.run,
+    "prefetch": prefetch.run,
 }
 
 

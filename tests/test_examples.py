@@ -200,3 +200,11 @@ def test_every_example_is_in_the_readme():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
     assert not missing
+
+
+@pytest.mark.slow
+def test_image_folder_is_read_and_learned():
+    output = output_of("image_folder.py")
+    assert output.startswith("1,437 training images in the folders 0 1 2 3 4 5 6 7 8 9\n")
+    accuracy = numbers(r"test accuracy ([\d.]+) %", output)
+    assert len(accuracy) == 8 and accuracy[-1] > 95

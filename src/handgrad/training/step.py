@@ -26,7 +26,7 @@ from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
 from handgrad.optimizers.optimizer import update_at
 from handgrad.optimizers.transforms import global_norm
-from handgrad.training.ensemble import init_optimizer, member_objective, member_step
+from handgrad.training.ensemble import Ensemble, init_optimizer, member_objective, member_step
 from handgrad.training.evaluate import right
 from handgrad.training.gradients import in_precision
 from handgrad.training.guard import Guard, guarded
@@ -107,45 +107,45 @@ class TrainStep:
 
     @functools.cached_property
     def _compiled(self) -> Jitted:
-        return jit(self._whole, donate_argnums=0 if self.donate else ())
+        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
+            at, found = self._gradient(train_state, x, y, weights)
+            return self._updated(train_state, at, *found[:2]), found[2]
+
+        return jit(member_step(self.objective.net, step), donate_argnums=0 if self.donate else ())
 
     @functools.cached_property
     def _compiled_guarded(self) -> Jitted:
         def step(
             train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
         ) -> tuple[TrainState, Guard, Metrics]:
-            if member_objective(self.objective) is self.objective:
-                update, metrics = self._gradient(train_state, x, y, weights)
-            else:  # of an ensemble, each of whose members needs its update beside its gradient
-                new, metrics = self._whole(train_state, x, y, weights)
-                update = functools.partial(TrainState, *new)
+            at, (grads, state, metrics) = self._gradient(train_state, x, y, weights)
+            update = functools.partial(self._updated, train_state, at, grads, state)
             return *guarded(train_state, guard, metrics, update), metrics
 
-        return jit(step, donate_argnums=0 if self.donate else ())
+        def step_of_members(
+            train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
+        ) -> tuple[TrainState, Guard, Metrics]:
+            """All are refused together: the metrics, means over members, are not finite where one member's are not."""
+            new, metrics = self._compiled(train_state, x, y, weights)
+            return *guarded(train_state, guard, metrics, lambda: new), metrics
 
-    @functools.cached_property
-    def _whole(self) -> Callable[..., tuple[TrainState, Metrics]]:
-        """The step as a plain function."""
-
-        def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
-            update, metrics = self._gradient(train_state, x, y, weights)
-            return update(), metrics
-
-        return member_step(self.objective.net, step)
+        whole = step_of_members if isinstance(self.objective.net, Ensemble) else step
+        return jit(whole, donate_argnums=0 if self.donate else ())
 
     def _gradient(
         self, train_state: TrainState, x: Array, y: Array, weights: Array | None
-    ) -> tuple[Callable[[], TrainState], Metrics]:
-        """The metrics at θ_t, and what gives the train state of t + 1."""
-        t, params, state, opt_state, key = train_state
+    ) -> tuple[Any, tuple[Any, Any, Metrics]]:
+        """Where the objective is looked at, and there its gradient, the layers' new state, the metrics."""
+        t, params, state, _, key = train_state
         at = (params, x, y, state, jax.random.fold_in(key, t), weights)
         (loss, aux), grads = self.value_and_grad(member_objective(self.objective), has_aux=True)(*at)
+        accuracy = batch_accuracy(self.objective.loss, aux.logits, y, weights)
+        return at, (grads, aux.state, Metrics(loss, accuracy, global_norm(grads)))
 
-        def update() -> TrainState:
-            updates, new = update_at(self.optimizer, grads, opt_state, params, at)
-            return TrainState(t + 1, apply_updates(params, updates), aux.state, new, key)
-
-        return update, Metrics(loss, batch_accuracy(self.objective.loss, aux.logits, y, weights), global_norm(grads))
+    def _updated(self, train_state: TrainState, at: Any, grads: Any, state: Any) -> TrainState:
+        t, params, _, opt_state, key = train_state
+        updates, opt_state = update_at(self.optimizer, grads, opt_state, params, at)
+        return TrainState(t + 1, apply_updates(params, updates), state, opt_state, key)
 
 
 def make_train_step(
