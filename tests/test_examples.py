@@ -105,7 +105,10 @@ def test_a_large_learning_rate_kills_a_net_and_the_trace_says_where(tmp_path):
     assert accuracy[0] < 15 and accuracy[1] > 90
 
 
-@pytest.mark.parametrize(("name", "says"), [("ledger", "maxpool1 .* saves 94 %"), ("cost", "in one program")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("ledger", "maxpool1 .* saves 94 %"), pytest.param("cost", "in one program", marks=pytest.mark.slow)],
+)
 def test_memory_and_time_are_told_and_drawn(name, says, tmp_path):
     output = output_of(f"{name}.py", "--out", str(tmp_path / "figure.png"))
     assert re.search(says, output) and "batch of 64" in output
@@ -128,6 +131,7 @@ def test_three_hidden_units_close_the_circle_and_two_do_not(tmp_path):
     assert (tmp_path / "d.html").stat().st_size < 300_000
 
 
+@pytest.mark.slow
 def test_small_wiggles_say_nothing_in_float32(tmp_path):
     """Nor may one say the sign of a weight whose loss did not change in its last digit."""
     output = output_of("wiggle.py", "--out", str(tmp_path / "figure.png"))
@@ -186,6 +190,7 @@ def test_the_average_is_above_the_last_parameters(tmp_path):
     assert (tmp_path / "ema.png").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_net_and_go_on(tmp_path):
     """Started a second time, they have nothing left to do and say the same."""
     options = ["--processes", "2", "--epochs", "4", "--run-dir", str(tmp_path / "run")]

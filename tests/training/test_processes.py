@@ -25,7 +25,7 @@ def two(run_dir, mode, at=0):
     """Both processes' exit codes, outputs and errors."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), address, str(number), str(run_dir), mode, str(at)],
