@@ -1,7 +1,7 @@
 """All tests run in float64 and never mix types or ranks silently.
 
-Compiling takes most of their time, so LLVM's expensive passes are off, and XLA's older emitter writes the loops: half the
-time of each. `make test-slow` leaves both as users have them.
+Compiling takes most of their time, so LLVM's expensive passes are off, and XLA's older emitter writes the loops; each
+halves it. `make test-slow` leaves both as users have them.
 """
 
 import os

@@ -98,6 +98,22 @@ def test_a_wiggle_that_rounding_swallows_moves_nothing(optimized):
     chex.assert_trees_all_equal(moved, params)
 
 
+def test_a_loss_that_is_nan_is_seen():
+    """Neither better nor worse, and not "no change" either: as with backprop, the weights become NaN."""
+    params, x, y, *_ = case(NETS["one layer"])
+    objective, broken = hg.Objective(NETS["one layer"], LOSS), x.at[0, 0].set(jnp.nan)
+    moved, losses = hg.wiggle(objective)(params, broken, y)
+    found = jax.tree.leaves((hg.wiggle_signs(objective)(params, broken, y), moved, losses))
+    assert all(jnp.isnan(leaf).all() for leaf in found)
+    cliff = hg.Chain(hg.Dense(1, use_bias=False), hg.Lambda(lambda h: jnp.sqrt(1e-3 - h)), hg.Flatten())
+    at = {"dense1": {"kernel": jnp.array([[0.0], [0.0]])}}  # 1e-2 leads over the edge
+    signs = hg.wiggle_signs(hg.Objective(cliff, hg.MeanSquaredError()), 1e-2)
+    assert jnp.isnan(signs(at, jnp.array([[1.0, 0.0]]), jnp.zeros((1, 1)))["dense1"]["kernel"]).ravel().tolist() == [
+        True,
+        False,
+    ]
+
+
 def test_units_that_dropout_masks_stay():
     """Every loss has the batch's mask: with another, each would differ by far more than a wiggle makes it."""
     net = hg.Chain(hg.Dropout(0.5), hg.Dense(3, use_bias=False))
@@ -131,13 +147,24 @@ def test_cost_counts_the_weights_and_takes_time():
 def test_errors():
     objective = hg.Objective(NETS["dense"], LOSS)
     for tool in (hg.wiggle, hg.wiggle_signs):
-        with pytest.raises(ValueError, match=f"{tool.__name__}: eps must be above 0, got 0"):
+        with pytest.raises(ValueError, match=f"{tool.__name__}: eps must be above 0 and finite, got 0"):
             tool(objective, 0)
         with pytest.raises(TypeError, match=f"{tool.__name__}: wants an hg.Objective"):
             tool(NETS["dense"])
         with pytest.raises(ValueError, match="params have no numbers to wiggle"):
             tool(hg.Objective(hg.Relu(), LOSS))({}, jnp.ones((1, 3)), jnp.array([0]))
+        for eps in (float("inf"), float("nan")):
+            with pytest.raises(ValueError, match=f"{tool.__name__}: eps must be above 0 and finite, got {eps}"):
+                tool(objective, eps)
+        with pytest.raises(TypeError, match=f"{tool.__name__}: eps must be a number, got 'small'"):
+            tool(objective, "small")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="wiggle: step must be finite, got nan"):
+        hg.wiggle(objective, step=float("nan"))
     with pytest.raises(ValueError, match="at_once must be at least 2, got 0"):
         hg.wiggle_signs(objective, at_once=0)
+    with pytest.raises(TypeError, match="at_once must be an int, got 2.5"):
+        hg.wiggle_signs(objective, at_once=2.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="wiggle_cost: batch must be at least 1, got 0"):
+        hg.wiggle_cost(batch=0)
     with pytest.raises(ValueError, match=r"widths must be at least 1, got \[\]"):
         hg.wiggle_cost(())

@@ -177,3 +177,43 @@ def test_in_a_browser_it_fits_and_its_pictures_load(page, run, width, dark):
         assert len(widths) == 8 and min(widths) > 100
         paper = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (max(map(int, re.findall(r"\d+", paper))) < 60) == dark
+
+
+def folder_of(path, **facts):
+    """A run of one epoch, with facts of the user's own."""
+    note_run(path, **facts)
+    (path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.9}\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"check": "by eye"}, ["by eye"]),
+        ({"check": None, "parameters": None}, []),
+        ({"parameters": "about ten"}, ["about ten"]),
+        ({"check": {"ok": True, "cells": [], "sides": ""}}, []),
+        ({"mine": {"cells": [["a", "b"], ["1"]], "sides": "<<"}}, ["a"]),
+        ({"mine": {"cells": "no table", "sides": 3}}, ["no table"]),
+    ],
+)
+def test_facts_of_ones_own_under_known_names_are_listed(tmp_path, facts, said):
+    page = check_page(hg.report(folder_of(tmp_path, **facts)))
+    assert "training accuracy 90.0 %" in page.source and "agree" not in page.source
+    assert all(words in page.source for words in said)
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 3), (4, 1)])
+def test_a_test_of_nothing_or_of_one_number_is_no_classification(tmp_path, n, k):
+    x, y = images(n)
+    note_test(folder_of(tmp_path), x, y, np.zeros((n, k)))
+    page = check_page(hg.report(tmp_path))
+    assert [section["id"] for section in page.all("section")] == ["curve"]
+    assert "test accuracy" not in page.source and "training accuracy 90.0 %" in page.source
+
+
+def test_labels_that_are_no_classes_are_an_error(tmp_path):
+    x, _ = images(4)
+    note_test(folder_of(tmp_path), x, [0, 1, 2, 7], np.eye(3)[[0, 1, 2, 2]])
+    with pytest.raises(ValueError, match=r"test.npz must have labels from 0 to 2 for its logits of 3 classes, got 7"):
+        hg.report(tmp_path)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from handgrad.compile import jit
 from handgrad.insight.flow import Case, Mark, case_of, dependents, graph_of, marks, variables
-from handgrad.insight.leaves import Wrapped, innermost, is_by_hand, leaf_layers, wrap_leaves
+from handgrad.insight.leaves import Wrapped, backward_of, innermost, leaf_layers, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.insight.summary import multiply_adds
 from handgrad.insight.tap import Seen, open_passes
@@ -36,7 +36,7 @@ class CostRow(NamedTuple):
     Attributes:
         name: where it lies in the net, `residual1/body/conv1`.
         kind: its class.
-        backward_by: "by hand", or "jax.vjp" where the layer has no backward of its own.
+        backward_by: "by hand", "jax.vjp" where the layer has no backward of its own, or "swapped".
         multiply_adds: of forward, counted for Conv, ConvTranspose and Dense; 0 for others.
         backward_multiply_adds: as many for the kernel's gradient, and as many again for dx where it is wanted.
         forward: a call of its forward, compiled alone, in milliseconds; the median.
@@ -265,11 +265,9 @@ def _repeated(run: Callable[[], Any], count: int) -> Callable[[], None]:
 
 
 def _row(path: str, layer: Layer, seen: Seen, wants_dx: bool, times: Mapping[tuple[str, str], float]) -> CostRow:
-    inner = innermost(layer)
-    count = multiply_adds(inner, seen.params, seen.x, seen.y)
-    rule, passes = "by hand" if is_by_hand(layer) else "jax.vjp", 2 if wants_dx else 1
-    backward = times.get((path, BACKWARD), 0.0)
-    return CostRow(path, type(inner).__name__, rule, count, passes * count, times[path, FORWARD], backward)
+    count = multiply_adds(innermost(layer), seen.params, seen.x, seen.y)
+    names, counts = (layer.class_name(), backward_of(layer)), (count, (2 if wants_dx else 1) * count)
+    return CostRow(path, *names, *counts, times[path, FORWARD], times.get((path, BACKWARD), 0.0))
 
 
 def _ratio(backward: float, forward: float) -> float:

@@ -22,6 +22,10 @@ class Around(Layer):
         """The kind of the wrapped layer, so that its name in a container stays."""
         return self.layer.kind
 
+    def class_name(self) -> str:
+        """The class of the wrapped layer."""
+        return self.layer.class_name()
+
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
         """The params and state of the wrapped layer."""
         return self.layer.init(key, in_shape, dtype)
@@ -60,10 +64,18 @@ def is_open(layer: Layer) -> bool:
     return isinstance(layer, Container) and type(layer).backward is not Layer.backward
 
 
-def is_by_hand(layer: Layer) -> bool:
-    """Whether a leaf has a backward of its own; where it has none, `Layer` derives one by jax.vjp."""
-    inner = layer.layer if isinstance(layer, Wrapped) else layer
-    return type(inner).backward is not Layer.backward
+def backward_of(layer: Layer) -> str:
+    """Whose backward a leaf has, for tables.
+
+    "by hand" is its own, "jax.vjp" the one that `Layer` derives where it has none. "swapped" is another rule in their
+    place, as of `hg.rules`, over one by hand, and "swapped, jax.vjp" over none: whether it asks for that is its affair.
+    """
+    swapped = False
+    while isinstance(layer, Around):
+        swapped |= not isinstance(layer, Wrapped) and type(layer).backward is not Around.backward
+        layer = layer.layer
+    own = "jax.vjp" if type(layer).backward is Layer.backward else "by hand"
+    return own if not swapped else "swapped" if own == "by hand" else f"swapped, {own}"
 
 
 def innermost(layer: Layer) -> Layer:

@@ -15,7 +15,7 @@ from jax.extend.core import Var
 
 from handgrad.compile import jit, temporary_bytes
 from handgrad.insight.flow import Case, Mark, bytes_of, case_of, dependents, graph_of, marks, variables
-from handgrad.insight.leaves import Wrapped, innermost, is_by_hand, leaf_layers, wrap_leaves
+from handgrad.insight.leaves import Wrapped, backward_of, leaf_layers, wrap_leaves
 from handgrad.insight.report import table
 from handgrad.layers.layer import Array, Layer, Params, Residuals, Shape, State
 
@@ -28,7 +28,8 @@ class LedgerRow(NamedTuple):
     Attributes:
         name: where it lies in the net, `residual1/body/conv1`.
         kind: its class.
-        backward: "by hand", or "jax.vjp" where the layer has no backward of its own.
+        backward: "by hand", "jax.vjp" where the layer has no backward of its own, or "swapped" where `hg.rules` put
+            another rule in its place.
         hand: what its forward keeps for its backward.
         automatic: what `jax.vjp` of its apply_train keeps.
         constants: what `jax.vjp` holds besides and depends on no input, such as the zeros beside a mask: compiled, they
@@ -57,7 +58,9 @@ class Ledger:
     """The rows by layer, and the totals of the net, in bytes; as a string a table.
 
     Attributes:
-        rows: one for each leaf layer, in order; a last one, `(containers)`, for what they keep beside their layers.
+        rows: one for each leaf layer, in order; then `(containers)` for what they keep beside their layers, and
+            `(cut off)`, below 0, for what jax.grad keeps of layers alone and not in the net, as before a sign, whose
+            gradient is known to be 0.
         batch: for how many examples.
         temporary: the memory beside arguments and results that the compiled gradient takes at its peak, as XLA plans
             it: (by hand, by jax.grad); None where it was left out.
@@ -164,15 +167,16 @@ def ledger(net: Layer, in_shape: Shape, batch: int = 1, dtype: Any = jnp.float32
     before_automatic: set[Var] = set()
     for path, layer in leaf_layers(net):
         own, other, constants = hand.layers[path], automatic.layers[path], automatic.constants[path]
-        kind, rule = type(innermost(layer)).__name__, "by hand" if is_by_hand(layer) else "jax.vjp"
         sizes = (own, other, constants, own & before, other & before_automatic)
-        rows.append(LedgerRow(path, kind, rule, *map(bytes_of, sizes)))
+        rows.append(LedgerRow(path, layer.class_name(), backward_of(layer), *map(bytes_of, sizes)))
         before, before_automatic = before | own, before_automatic | other
     whole, constants = _kept_by_vjp(net, case)
-    beside = bytes_of(hand.others - before), whole - bytes_of(before_automatic)
+    beside, more = bytes_of(hand.others - before), whole - bytes_of(before_automatic)
     constants -= sum(row.constants for row in rows)
-    if any((*beside, constants)):
-        rows.append(LedgerRow("(containers)", "", "", *beside, constants, 0, 0))
+    if any((beside, max(more, 0), constants)):
+        rows.append(LedgerRow("(containers)", "", "", beside, max(more, 0), constants, 0, 0))
+    if more < 0:
+        rows.append(LedgerRow("(cut off)", "", "", 0, more, 0, 0, 0))
     return Ledger(tuple(rows), batch, _temporary(net, case) if temporary else None)
 
 

@@ -124,7 +124,8 @@ def clipped_grad(objective: Objective, max_norm: float | Array, noise: float | A
 
     Raises:
         TypeError: as `per_example_grads`; a max_norm or noise that is no number.
-        ValueError: as `per_example_grads`; a max_norm that is not above 0, noise below 0, noise without a key.
+        ValueError: as `per_example_grads`; a max_norm that is not above 0, noise below 0, noise
+            without a key or with an infinite max_norm.
 
     Source: Abadi et al., Deep learning with differential privacy, 2016, algorithm 1.
 
@@ -144,9 +145,13 @@ def clipped_grad(objective: Objective, max_norm: float | Array, noise: float | A
     ):
         if not isinstance(value, int | float | np.number | Array) or isinstance(value, bool):
             raise TypeError(f"clipped_grad: {name} must be a number, got {value!r}")
+        if isinstance(value, Array) and value.ndim:
+            raise TypeError(f"clipped_grad: {name} must be a number, got an array of shape {value.shape}")
         if not isinstance(value, Array) and not fits(value):
             raise ValueError(f"clipped_grad: {name} must be {wanted}, got {value}")
     noisy = isinstance(noise, Array) or noise > 0
+    if noisy and not isinstance(max_norm, Array) and max_norm == math.inf:
+        raise ValueError("clipped_grad: noise is in units of max_norm, which must be finite, got inf")
 
     def clipped(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> Any:
         if noisy and key is None:

@@ -140,7 +140,8 @@ class ClippedTo:
         dx, dparams = layer.backward(params, residuals, dy)
         rows = jnp.abs(wide(dx).reshape(dx.shape[0], -1))
         largest = rows.max(1, keepdims=True, initial=0)
-        length = largest * jnp.sqrt(jnp.sum(jnp.square(rows / jnp.where(largest == 0, 1, largest)), 1, keepdims=True))
+        squares = jnp.sum(jnp.square(rows / jnp.where(largest == 0, 1, largest)), 1, keepdims=True)
+        length = largest * jnp.sqrt(jnp.where(squares == 0, 1, squares))  # at 0 the root has no derivative
         scale = jnp.where(length > self.max_norm, self.max_norm / jnp.where(length == 0, 1, length), 1)
         clipped = wide(dx) * scale.reshape(-1, *(1,) * (dx.ndim - 1))
         return clipped.astype(dx.dtype), dparams

@@ -142,9 +142,8 @@ class Meter(Wrapped):
         """The layer's forward, counted."""
         y, new_state, residuals = self.layer.forward(params, x, state, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        layer = innermost(self)
-        counts = parameters, multiply_adds(layer, params, x, y), _bytes(residuals)
-        self.rows.append(SummaryRow(self.path, type(layer).__name__, y.shape[1:], *counts))
+        counts = parameters, multiply_adds(innermost(self), params, x, y), _bytes(residuals)
+        self.rows.append(SummaryRow(self.path, self.class_name(), y.shape[1:], *counts))
         return y, new_state, residuals
 
 

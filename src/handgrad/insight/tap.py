@@ -72,6 +72,7 @@ class Opened(NamedTuple):
     Attributes:
         loss: of the objective.
         aux: logits and new state.
+        dlogits: the gradient of the loss in the logits.
         grads: the gradient in the parameters, as `hg.value_and_grad` gives it.
         dx: the gradient in the input.
         layers: a `Seen` for each leaf layer by its path, `residual1/body/conv1`. Jit sorts a dict; the order of the
@@ -80,6 +81,7 @@ class Opened(NamedTuple):
 
     loss: Array
     aux: Aux
+    dlogits: Array
     grads: Any
     dx: Array
     layers: dict[str, Seen]
@@ -117,15 +119,17 @@ def opened(objective: Objective, loss_value_and_grad: Callable | None = None) ->
         dparams = {path: seen.dparams for path, seen in passes.layers.items()}
         grads = with_penalty(with_leaves(objective.net, params, dparams), params, objective.l2)
         loss = passes.value + objective.penalty(params, passes.value.dtype)
-        return Opened(loss, Aux(passes.logits, passes.state), grads, passes.dx, passes.layers)
+        aux = Aux(passes.logits, passes.state)
+        return Opened(loss, aux, passes.dlogits, grads, passes.dx, passes.layers)
 
     return by_hand
 
 
 class Passes(NamedTuple):
-    """A forward and a backward pass laid open: what `of_logits` gave for the logits, and what each layer met."""
+    """A forward and a backward pass laid open: what `of_logits` made of the logits, and what each layer met."""
 
     value: Array
+    dlogits: Array
     logits: Array
     state: Any
     dx: Array
@@ -138,7 +142,7 @@ def open_passes(
     """Forward, then backward from the cotangent that of_logits(logits) -> (value, dlogits) gives."""
     logits, new_state, back = open_forward(net, params, x, state, key)
     value, dlogits = of_logits(logits)
-    return Passes(value, logits, new_state, *back(dlogits))
+    return Passes(value, dlogits, logits, new_state, *back(dlogits))
 
 
 def open_forward(net: Layer, params: Params, x: Array, state: State, key: Array | None) -> tuple[Array, Any, Callable]:
@@ -148,7 +152,15 @@ def open_forward(net: Layer, params: Params, x: Array, state: State, key: Array 
     logits, new_state, residuals = tapped.forward(every, x, state, key)
 
     def back(dlogits: Array) -> tuple[Array, dict[str, Seen]]:
-        dx, tree = tapped.backward(every, residuals, dlogits)
+        try:
+            dx, tree = tapped.backward(every, residuals, dlogits)
+        except TypeError as error:
+            if Answer.__name__ not in str(error):
+                raise
+            raise TypeError(
+                f"a container within {net.class_name()} reckons with its layers' gradients, so that they cannot be "
+                f"looked at one by one; derive it from hg.Layer, and it is seen as one layer"
+            ) from error
         return dx, {path: answer.seen for path, answer in by_path(net, tree).items()}
 
     return logits, new_state, back

@@ -17,7 +17,7 @@ import numpy as np
 
 from handgrad import mesh
 from handgrad.gradient import Objective
-from handgrad.insight.leaves import innermost, is_by_hand, leaf_layers, path_text
+from handgrad.insight.leaves import backward_of, innermost, leaf_layers, path_text
 from handgrad.insight.report import shortened, table
 from handgrad.insight.tap import Opened, Seen, opened
 from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow, findings_of
@@ -190,21 +190,18 @@ def trace(objective: Objective) -> Callable[..., Trace]:
 
 def _trace_of(layers: list[tuple[str, Layer]], found: Opened) -> Trace:
     seen = {name: found.layers[name] for name, _ in layers}
-    logits = _length(found.layers[layers[-1][0]].dy)
-    measured = [_measured(layer, seen[name], logits) for name, layer in layers]
-    facts = tuple(
-        (name, type(innermost(layer)).__name__, "by hand" if is_by_hand(layer) else "jax.vjp", seen[name].y.shape[1:])
-        for name, layer in layers
-    )
-    arrays = _in_order(found.loss, seen)
+    dlogits = _length(found.dlogits)
+    measured = [_measured(layer, seen[name], dlogits) for name, layer in layers]
+    facts = tuple((name, layer.class_name(), backward_of(layer), seen[name].y.shape[1:]) for name, layer in layers)
+    arrays = _in_order(found, seen)
     sites = tuple((*where, array.shape) for where, array in arrays.items())
     bad = jnp.stack([_first_bad(array) for array in arrays.values()])
     numbers = {name: jnp.stack([row[name] for row in measured]) for name in MEASURED}
     return Trace(found.loss, numbers, bad, facts, sites, found.layers[layers[0][0]].x.shape[0])
 
 
-def _measured(layer: Layer, seen: Seen, logits: Array) -> dict[str, Array]:
-    """The numbers of one layer; `logits` is the length of the loss's gradient in the net's output."""
+def _measured(layer: Layer, seen: Seen, dlogits: Array) -> dict[str, Array]:
+    """The numbers of one layer; `dlogits` is the length of the loss's gradient in the net's output."""
     h, dy, nan = _rms(seen.y), _length(seen.dy), jnp.full((), jnp.nan)
     is_relu = isinstance(innermost(layer), Relu | Relu6)
     numbers = {
@@ -216,22 +213,21 @@ def _measured(layer: Layer, seen: Seen, logits: Array) -> dict[str, Array]:
         "zero": jnp.mean(seen.dy == 0),
         "forward_gain": h / _rms(seen.x),
         "backward_gain": _length(seen.dx) / dy,
-        "arrived": dy / logits,
+        "arrived": dy / dlogits,
     }
     return {name: number.astype(jnp.result_type(float)) for name, number in numbers.items()}
 
 
-def _in_order(loss: Array, layers: Mapping[str, Seen]) -> dict[tuple[str, str, str], Array]:
+def _in_order(found: Opened, layers: Mapping[str, Seen]) -> dict[tuple[str, str, str], Array]:
     """All arrays of both passes by (layer, direction, name), in the order in which they are computed."""
-    found: dict[tuple[str, str, str], Any] = {}
+    arrays: dict[tuple[str, str, str], Any] = {}
     for layer, seen in layers.items():
-        found |= {(layer, "forward", name): leaf for name, leaf in _named(x=seen.x, params=seen.params, y=seen.y)}
-    last = list(layers)[-1]
-    found |= {("loss", "forward", "value"): loss, ("loss", "backward", "dlogits"): layers[last].dy}
+        arrays |= {(layer, "forward", name): leaf for name, leaf in _named(x=seen.x, params=seen.params, y=seen.y)}
+    arrays |= {("loss", "forward", "value"): found.loss, ("loss", "backward", "dlogits"): found.dlogits}
     for layer, seen in reversed(list(layers.items())):
-        arrays = _named(dy=seen.dy, dx=seen.dx, dparams=seen.dparams)
-        found |= {(layer, "backward", name): leaf for name, leaf in arrays}
-    return found
+        leaves = _named(dy=seen.dy, dx=seen.dx, dparams=seen.dparams)
+        arrays |= {(layer, "backward", name): leaf for name, leaf in leaves}
+    return arrays
 
 
 def _named(**trees: Any) -> list[tuple[str, Array]]:

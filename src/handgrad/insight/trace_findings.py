@@ -15,7 +15,7 @@ class TraceRow(NamedTuple):
     Attributes:
         name: where it lies, `residual1/body/conv1`.
         kind: its class.
-        backward: "by hand", or "jax.vjp" where the layer has no backward of its own.
+        backward: "by hand", "jax.vjp" where the layer has no backward of its own, or "swapped", see `docs/trace.md`.
         shape: of its output, without the batch axis.
         h: of its output.
         delta: of the loss's gradient in its output.

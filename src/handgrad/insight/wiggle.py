@@ -6,7 +6,9 @@ A sweep over N weights needs N losses and more, where backprop needs the time of
 a wiggle of 1e-6 moves most losses by less than they are rounded to: the sign is then 0, and the weight stays.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
@@ -34,11 +36,11 @@ def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -
 
     Returns:
         A function of (params, x, y, state=(), key=None) that gives (params, losses): the loss before each move, (N,)
-        in the order of `jax.tree.leaves`. One key's masks hold for the whole sweep.
+        in the order of `jax.tree.leaves`. One key's masks hold for the whole sweep. A weight is NaN where a loss was.
 
     Raises:
-        TypeError: something that is no Objective.
-        ValueError: eps that is not above 0, or params without a number in them.
+        TypeError: something that is no Objective, or an eps or step that is no number.
+        ValueError: eps that is not above 0, a step that is not finite, or params without a number in them.
 
     Example:
         >>> import handgrad as hg
@@ -50,12 +52,14 @@ def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -
     """
     _check("wiggle", objective, eps)
     move = eps if step is None else step
+    if not math.isfinite(move):
+        raise ValueError(f"wiggle: step must be finite, got {move}")
 
     def sweep(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> tuple[Params, Array]:
         flat, unravel, loss = _flat_loss("wiggle", objective, params, x, y, state, key)
 
         def one(flat: Array, i: Array) -> tuple[Array, Array]:
-            before, after = loss(flat), loss(flat.at[i].add(jnp.asarray(eps, flat.dtype)))
+            before, after = jax.vmap(lambda by: loss(flat.at[i].add(by)))(jnp.array([0, eps], flat.dtype))  # as one
             return flat.at[i].add(-move * _sign(after, before).astype(flat.dtype)), before
 
         flat, losses = lax.scan(one, flat, jnp.arange(flat.size))
@@ -74,10 +78,10 @@ def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) 
 
     Returns:
         A function of (params, x, y, state=(), key=None) that gives a tree like params of -1, 0 and 1; 0 where the loss
-        did not change.
+        did not change, and NaN where it is NaN.
 
     Raises:
-        TypeError: something that is no Objective.
+        TypeError: something that is no Objective, an eps that is no number, or at_once that is no int.
         ValueError: eps that is not above 0, at_once below 2, or params without a number in them.
 
     Example:
@@ -89,6 +93,8 @@ def wiggle_signs(objective: Objective, eps: float = 1e-6, *, at_once: int = 64) 
         [-1.0, 1.0, 0.0]
     """
     _check("wiggle_signs", objective, eps)
+    if not isinstance(at_once, Integral):
+        raise TypeError(f"wiggle_signs: at_once must be an int, got {at_once!r}")
     if at_once < 2:
         raise ValueError(f"wiggle_signs: at_once must be at least 2, got {at_once}")
 
@@ -166,7 +172,7 @@ def wiggle_cost(
         A row for each width.
 
     Raises:
-        ValueError: no width, or one below 1.
+        ValueError: no width, or one below 1, or such a batch.
 
     Example:
         >>> [row.parameters for row in wiggle_cost((2, 4), batch=2, seconds=0)]
@@ -174,6 +180,8 @@ def wiggle_cost(
     """
     if not widths or min(widths) < 1:
         raise ValueError(f"wiggle_cost: widths must be at least 1, got {list(widths)}")
+    if batch < 1:
+        raise ValueError(f"wiggle_cost: batch must be at least 1, got {batch}")
     return [_one_cost(width, batch, seconds) for width in widths]
 
 
@@ -192,17 +200,20 @@ def _one_cost(width: int, batch: int, seconds: float) -> WiggleCost:
 def _check(tool: str, objective: Any, eps: float) -> None:
     if not isinstance(objective, Objective):
         raise TypeError(f"{tool}: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
-    if not eps > 0:
-        raise ValueError(f"{tool}: eps must be above 0, got {eps}")
+    if not isinstance(eps, Real | Array):
+        raise TypeError(f"{tool}: eps must be a number, got {eps!r}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"{tool}: eps must be above 0 and finite, got {eps}")
 
 
 def _sign(after: Array, before: Array) -> Array:
-    """sign(after - before) of the numbers as they are rounded.
+    """sign(after - before) of the numbers as they are rounded; NaN where one of them is.
 
     XLA would fuse the subtraction with the division of the mean, and see differences below the loss's last digit.
     """
     after, before = lax.optimization_barrier((after, jnp.broadcast_to(before, after.shape)))
-    return (after > before).astype(after.dtype) - (after < before).astype(after.dtype)
+    sign = (after > before).astype(after.dtype) - (after < before).astype(after.dtype)
+    return jnp.where(jnp.isnan(after) | jnp.isnan(before), jnp.nan, sign)
 
 
 def _flat_loss(

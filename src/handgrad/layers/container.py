@@ -23,7 +23,7 @@ def naming(name: str, layer: Layer) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.add_note(f"in {type(layer).__name__} {name!r}")
+        error.add_note(f"in {layer.class_name()} {name!r}")
         raise
 
 

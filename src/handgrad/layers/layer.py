@@ -90,6 +90,10 @@ class Layer:
         """A layer of the same kind and name whose `forward` and `apply_train` equal `apply`."""
         return self if type(self).apply_train is Layer.apply_train else Inference(self, name=self.name)
 
+    def class_name(self) -> str:
+        """What tables and errors call it: its class, or that of the layer it wraps."""
+        return type(self).__name__
+
     def __repr__(self) -> str:
         """The call that makes this layer, with the settings that differ from their defaults."""
         return f"{type(self).__name__}({', '.join(_settings(self))})"
@@ -105,6 +109,10 @@ class Inference(Layer):
     def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # the wrapped layer's, per instance
         """The kind of the wrapped layer, so that its name in a container stays."""
         return self.layer.kind
+
+    def class_name(self) -> str:
+        """The class of the wrapped layer."""
+        return self.layer.class_name()
 
     def init(self, key: Array, in_shape: Shape, dtype: Any = jnp.float32) -> tuple[dict[str, Any], dict[str, Any]]:
         """The params and state of the wrapped layer."""

@@ -11,11 +11,15 @@ from handgrad.viz.canvas import canvas, described
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SIDE, CELL, READABLE = 10.8, 0.42, 0.3  # inches: all cells at most, one where there are few, one that has its number
+MOST_NAMES = 50
 RIGHT, WRONG = ((0.62, 0.76, 0.88), (0.16, 0.42, 0.66)), ((0.93, 0.71, 0.56), (0.70, 0.26, 0.06))  # few, many
 
 
 def confusion(matrix: Any, classes: Sequence[str], ax: "Axes | None" = None) -> "Axes":
     """Draw a confusion matrix: right answers blue, mistakes orange, the darker the larger their share of the row.
+
+    Of many classes the cells are smaller, above 36 without their numbers, and above 50 not every class is named.
 
     Args:
         matrix: counts (K, K), rows true and columns predicted, as `hg.confusion_matrix` gives them.
@@ -35,21 +39,32 @@ def confusion(matrix: Any, classes: Sequence[str], ax: "Axes | None" = None) -> 
     """
     counts = _checked(matrix, classes)
     k = len(classes)
-    ax = canvas(ax, 0.42 * k + 1.6, 0.42 * k + 1.3)
+    cell, every = min(CELL, SIDE / k), -(-k // MOST_NAMES)
+    ax = canvas(ax, cell * k + 1.6, cell * k + 1.3)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(_colours(share), interpolation="nearest")
-    for true, predicted in zip(*np.nonzero(counts), strict=True):
+    for true, predicted in zip(*np.nonzero(counts if cell >= READABLE else np.zeros_like(counts)), strict=True):
         colour = "white" if share[true, predicted] > (0.5 if true == predicted else 0.07) else "#1c1c1c"
-        ax.text(predicted, true, str(counts[true, predicted]), ha="center", va="center", color=colour, fontsize=8)
+        ax.text(
+            predicted,
+            true,
+            str(counts[true, predicted]),
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=8 * cell / CELL,
+        )
     long = max(map(len, classes)) > 3
-    ax.set_xticks(range(k), classes, rotation=45 if long else 0, ha="right" if long else "center")
-    ax.set_yticks(range(k), classes)
+    ax.set_xticks(range(0, k, every), classes[::every], rotation=45 if long else 0, ha="right" if long else "center")
+    ax.set_yticks(range(0, k, every), classes[::every])
+    if cell < CELL:
+        ax.tick_params(labelsize=max(9 * min(every * cell / CELL, 1), 5))
     ax.set(xlabel="predicted class", ylabel="true class", title=_finding(counts, classes))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xticks(np.arange(k + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(k + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=ax.xaxis.label.get_color(), linewidth=0.4, alpha=0.5)
+    ax.grid(which="minor", color=ax.xaxis.label.get_color(), linewidth=0.4 * cell / CELL, alpha=0.5)
     ax.tick_params(which="minor", length=0)
     return described(ax, f"Confusion matrix of {k} classes")
 

@@ -33,7 +33,7 @@ def ledger(kept: Ledger, ax: "Axes | None" = None, most: int = 30) -> "Axes":
         >>> ledger(hg.ledger(hg.Chain(hg.MaxPool(2)), (8, 8, 1), temporary=False)).get_title()
         'by hand 6 % of what jax.grad keeps; maxpool1 saves most'
     """
-    rows = [row for row in kept.rows if row.hand or row.automatic]
+    rows = [row for row in kept.rows if max(row.hand, row.automatic) > 0]
     shown = _largest("ledger", [max(row.hand, row.automatic) for row in rows], most)
     scale, unit = _unit(max([row.hand for row in rows] + [row.automatic for row in rows], default=1))
     pairs = {

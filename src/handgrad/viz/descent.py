@@ -52,8 +52,10 @@ def descend_2d(
     us, vs = (np.linspace(low, high, 121) for low, high in zip(surface.low, surface.high, strict=True))
     grid = jnp.asarray(np.stack(np.meshgrid(us, vs), -1))
     heights = np.asarray(jax.vmap(jax.vmap(surface.value))(grid))
-    levels = np.quantile(heights, np.linspace(0.01, 0.97, 14))
-    ax.contour(us, vs, heights, levels=np.unique(levels), colors=INK, linewidths=0.5, alpha=0.6)
+    known = np.where(np.isfinite(heights), heights, np.nan)
+    if not np.isnan(known).all():
+        levels = np.nanquantile(known, np.linspace(0.01, 0.97, 14))
+        ax.contour(us, vs, np.ma.masked_invalid(known), levels=np.unique(levels), colors=INK, linewidths=0.5, alpha=0.6)
     ends = {}
     for (name, path), colour, mark in zip(paths.items(), COLOURS * len(paths), MARKS * len(paths), strict=False):
         points, values = np.asarray(path.points, float), np.asarray(path.values, float)
@@ -66,7 +68,8 @@ def descend_2d(
     ax.set(xlim=(surface.low[0], surface.high[0]), ylim=(surface.low[1], surface.high[1]), xlabel="u", ylabel="v")
     lowest = min(ends, key=lambda name: ends[name] if np.isfinite(ends[name]) else np.inf)
     steps = len(next(iter(paths.values())).points) - 1
-    finding = f"after {steps} steps {lowest} is lowest, at {ends[lowest]:.3g}"
+    finding = f"{lowest} is lowest, at {ends[lowest]:.3g}" if np.isfinite(ends[lowest]) else "no path is finite"
+    finding = f"after {steps} steps {finding}"
     ax.set_title(f"{surface.name}: {finding}" if title is None else title)
     ax.legend(frameon=False, fontsize=8, labelcolor=ax.title.get_color(), loc="upper right")
     return described(ax, f"Paths of {', '.join(paths)} on the contour lines of the surface {surface.name}")

@@ -53,6 +53,7 @@ def images(x: Any, captions: Sequence[str], ax: "Axes | None" = None, *, title: 
 
 def _spread(picture: np.ndarray) -> np.ndarray:
     """From 0 to 1, without the axis of a single channel."""
+    picture = picture.astype(float)
     low, high = picture.min(), picture.max()
     picture = (picture - low) / ((high - low) or 1)
     return picture[..., 0] if picture.shape[-1] == 1 else picture

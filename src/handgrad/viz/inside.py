@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handgrad.viz.canvas import canvas, described, without_axis
-from handgrad.viz.kernels import columns_for, grid, scale_bar
+from handgrad.viz.kernels import columns_for, grid, not_finite, scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 64  # channels of a layer that are drawn
+WIDEST = 10.0  # inches
+FLATTEST = 0.25  # height over width of an image and its maps as they are drawn; longer ones are pressed together
 
 
 def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
     """Draw an image, and beside it each of its maps: red speaks for the class, blue against it, white is 0.
 
     Each map has a scale of its own, symmetric around 0. A map of lower resolution, as Grad-CAM's, is stretched to the
-    image's size.
+    image's size; what is more than four times as long as wide is pressed together to that.
 
     Args:
         image: (H, W, 1 or 3).
@@ -43,7 +45,8 @@ def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, t
     if not maps:
         raise ValueError("saliency: wants at least one map, got none")
     flat = {name: _summed(name, np.asarray(values, float)) for name, values in maps.items()}
-    ax = canvas(ax, 1.45 * (len(flat) + 1), 2.1)
+    aspect = min(max(image.shape[0] / image.shape[1], FLATTEST), 1 / FLATTEST)
+    ax = canvas(ax, 1.45 * (len(flat) + 1), 1.45 * aspect + 0.65)
     span = image.max() - image.min() or 1
     picture = (image - image.min()) / span
     ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", extent=(0.04, 0.96, 1, 0))
@@ -52,8 +55,8 @@ def saliency(image: Any, maps: Mapping[str, Any], ax: "Axes | None" = None, *, t
         extent = (place + 0.04, place + 0.96, 1, 0)
         ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
     for place, name in enumerate(("image", *flat)):
-        ax.text(place + 0.5, 1.05, name, ha="center", va="top", fontsize=8, color=ax.title.get_color())
-    ax.set(xlim=(0, len(flat) + 1), ylim=(1.3, 0), aspect=image.shape[0] / image.shape[1])
+        ax.text(place + 0.5, 1 + 0.05 / aspect, name, ha="center", va="top", fontsize=8, color=ax.title.get_color())
+    ax.set(xlim=(0, len(flat) + 1), ylim=(1.05 + 0.25 / aspect, 0), aspect=aspect)
     without_axis(ax)
     ax.set_title(f"{len(flat)} map{'s' * (len(flat) > 1)} of an image" if title is None else title)
     return described(ax, f"An image and {len(flat)} maps of it: {', '.join(flat)}")
@@ -92,16 +95,18 @@ def activations(outputs: Any, layer: str | None = None, ax: "Axes | None" = None
     silent = int((tiles == 0).all((1, 2)).sum())
     channels, height, width = tiles.shape
     picture = grid(tiles[:MOST], columns_for(min(channels, MOST)))
-    inches = max(5.4, picture.shape[1] * 0.045)
+    inches = min(max(5.4, picture.shape[1] * 0.045), WIDEST)
     tall = 0.82 * inches * picture.shape[0] / picture.shape[1]  # 0.82: the rest of the width is the bar's
     ax = canvas(ax, inches, min(max(1.0, tall), 5.0) + 0.6)
     image = ax.imshow(picture, cmap="magma", interpolation="nearest")
     without_axis(ax)
-    ends = sorted({float(tiles.min()), float(tiles.max())})
+    finite = np.isfinite(tiles)
+    ends = sorted({float(end) for end in (tiles[finite].min(), tiles[finite].max())}) if finite.any() else []
     scale_bar(ax, image, [(end, f"{end:.3g}") for end in ends], "activation")
     shown = f" ({MOST} drawn)" if channels > MOST else ""
     ax.set_title(
-        f"{layer}: {channels} channel{'s' * (channels > 1)} of {height}x{width}{shown},\n{silent} of them silent"
+        f"{layer}: {channels} channel{'s' * (channels > 1)} of {height}x{width}{shown},\n"
+        f"{silent} of them silent{not_finite(finite, 'number')}"
     )
     return described(ax, f"Activations of {layer} as small pictures")
 

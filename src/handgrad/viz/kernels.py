@@ -42,7 +42,8 @@ def kernels(params_or_kernel: Any, layer: str | None = None, ax: "Axes | None" =
     name, kernel = _kernel(params_or_kernel, layer)
     height, width, channels, features = kernel.shape
     shown = kernel[:, :, : MOST[0], : MOST[1]]
-    limit = float(np.abs(shown).max()) or 1.0
+    finite = np.isfinite(shown)
+    limit = float(np.abs(shown[finite]).max(initial=0)) or 1.0
     if channels == 3:
         tiles = np.moveaxis(0.5 + 0.5 * shown / limit, 3, 0)  # O H W 3
         picture = grid(tiles, columns_for(len(tiles)))
@@ -55,7 +56,8 @@ def kernels(params_or_kernel: Any, layer: str | None = None, ax: "Axes | None" =
     image = ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     without_axis(ax)
     left_out = " (the first of them)" if shown.shape != kernel.shape else ""
-    ax.set_title(f"{name}: {features} kernels of {height}x{width}{f'x{channels}' if channels > 1 else ''}{left_out}")
+    size = f"{height}x{width}{f'x{channels}' if channels > 1 else ''}"
+    ax.set_title(f"{name}: {features} kernels of {size}{left_out}{not_finite(finite, 'weight')}")
     if channels != 3:
         scale_bar(ax, image, [(-limit, f"−{limit:.2g}"), (0, "0"), (limit, f"{limit:.2g}")], "weight")
     return described(ax, f"Kernels as small pictures, weights from −{limit:.2g} to {limit:.2g}")
@@ -92,6 +94,12 @@ def scale_bar(ax: "Axes", image: Any, ticks: list[tuple[float, str]], label: str
     bar.outline.set(color=INK, linewidth=0.5)
 
 
+def not_finite(finite: np.ndarray, thing: str) -> str:
+    """How many are NaN or infinite, which have no colour, as a line of a title; nothing where none is."""
+    count = int(finite.size - finite.sum())
+    return f",\n{count:,} {thing}{'' if count == 1 else 's'} not finite" if count else ""
+
+
 def columns_for(tiles: int) -> int:
     """About twice as wide as high, and without a gap at the end where that is near."""
     wanted = int(np.ceil(np.sqrt(2 * tiles)))
@@ -99,7 +107,10 @@ def columns_for(tiles: int) -> int:
 
 
 def grid(tiles: np.ndarray, columns: int) -> np.ndarray:
-    """Tiles (n, H, W) or (n, H, W, 3) side by side, row after row, with one pixel of nothing around each."""
+    """Tiles (n, H, W) or (n, H, W, 3) side by side, row after row, with one pixel of nothing around each.
+
+    So is a pixel of a colour that is not finite.
+    """
     n, height, width = tiles.shape[:3]
     rows = -(-n // columns)
     colours = tiles.ndim == 4
@@ -108,6 +119,8 @@ def grid(tiles: np.ndarray, columns: int) -> np.ndarray:
     )
     for i, tile in enumerate(tiles):
         top, left = i // columns * (height + 1), i % columns * (width + 1)
-        opaque = np.concatenate([tile, np.ones_like(tile[..., :1])], -1) if colours else tile
-        picture[top : top + height, left : left + width] = opaque
+        if colours:
+            shown = np.isfinite(tile).all(-1, keepdims=True)
+            tile = np.concatenate([np.where(shown, tile, 0), shown], -1)
+        picture[top : top + height, left : left + width] = tile
     return picture

@@ -19,9 +19,10 @@ PURPLE = "#8f6cc0"  # layers that learn
 APART = 0.035  # half the distance of the forward and the backward arrow, inches
 JOINS = {"copy": "+", "add": "+", "multiply": "×", "concatenate": "‖"}
 MARGIN, LEGEND, TITLE = 0.05, 0.2, 0.22  # around the drawing, below it, and for each line of the title
+PAGE, TALLEST = 7.2, 23.0  # inches: the width, and the height above which it is wider
 
 
-def net(layer: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float = 7.2) -> "Axes":
+def net(layer: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float | None = None) -> "Axes":
     """Draw a net's layers, each with the tensor it gives, and the arrows of both passes: forward blue, backward orange.
 
     A block is as wide and high as its tensor's image and as deep as its channels, on scales that flatten; a bar is a
@@ -33,7 +34,8 @@ def net(layer: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float
         layer: any layer, a whole net as a rule.
         in_shape: the shape of an input, without the batch axis.
         ax: where to draw, the text in proportion; None makes a Figure.
-        width: of a new Figure, in inches: 7.2 is a page's, 3.5 a column's. It is wider where branches do not fit.
+        width: of a new Figure, in inches: 3.5 is a column's. It is wider where branches do not fit. None is a page's
+            7.2, and more for a deep net, so that it is at most about two feet high.
 
     Returns:
         The Axes.
@@ -49,14 +51,18 @@ def net(layer: Layer, in_shape: Shape, ax: "Axes | None" = None, *, width: float
         'dense1 holds 98.5 % of 2,610 parameters'
     """
     check_is_layer(layer, "viz.net")
-    if not width >= 2:
+    if width is not None and not width >= 2:
         raise ValueError(f"viz.net: width must be at least 2 inches, got {width!r}")
     counted = summary(layer, in_shape)
     layers = [row for row in counted.rows if row.kind]
     parts = parts_of(layer, {row.name: row for row in layers})
     lines = PLAIN + any("/" in row.name for row in layers)
     ends = Leaf("input", tuple(in_shape), kind="input"), Leaf("loss", (), kind="loss")
-    drawing = flow((ends[0], *parts, ends[1]), width - 2 * MARGIN, lines)
+    room = (width or PAGE) - 2 * MARGIN
+    drawing = flow((ends[0], *parts, ends[1]), room, lines)
+    while width is None and drawing.above + drawing.below > max(TALLEST, room):
+        room *= 1.2
+        drawing = flow((ends[0], *parts, ends[1]), room, lines)
     sheet = _sheet(ax, drawing, counted, [tuple(in_shape), *(row.out_shape for row in layers)], lines)
     for mark in sorted(drawing.moved(MARGIN, drawing.above + MARGIN), key=lambda mark: mark.kind != "frame"):
         {"cell": _cell, "node": _node, "wire": _wire, "frame": _frame, "label": _label}[mark.kind](sheet, *mark[1:])

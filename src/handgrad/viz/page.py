@@ -5,6 +5,7 @@ import html
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 
 def fill(name: str, **parts: str) -> str:
     """A template of `viz/pages` with each `{{part}}` replaced; the parts are HTML, CSS or JS as they are."""
-    text = part_of(name)
-    for part, value in parts.items():
-        text = text.replace(f"{{{{{part}}}}}", value)
-    return text
+    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], part_of(name))
 
 
 def part_of(name: str) -> str:

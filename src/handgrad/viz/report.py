@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from handgrad.metrics import confusion_matrix
-from handgrad.training.run_record import RunRecord, read_run
+from handgrad.training.run_record import TEST, Answers, RunRecord, read_run
 from handgrad.viz.confusion import confusion
 from handgrad.viz.kernels import kernels
 from handgrad.viz.learning import learning_curve
@@ -73,7 +73,7 @@ def report(run_dir: str | os.PathLike[str], out: str | os.PathLike[str] | None =
     Raises:
         ImportError: without matplotlib.
         FileNotFoundError: no such folder.
-        ValueError: a folder that holds no run, or a damaged file in it.
+        ValueError: a folder that holds no run, a damaged file in it, or test labels that are no classes of the logits.
 
     Example:
         >>> import tempfile
@@ -91,6 +91,7 @@ def report(run_dir: str | os.PathLike[str], out: str | os.PathLike[str] | None =
             f"report: {run.folder} holds no run: neither metrics.jsonl with a line nor checkpoints; "
             f"give the run_dir of hg.fit or of handgrad train"
         )
+    run = run._replace(test=_classification(run))
     makers = (_settings, _curve, _wrong, _confusion, _kernels, _traces, _net, _check)
     sections = [section for section in (make(run) for make in makers) if section is not None]
     page = fill(
@@ -130,6 +131,20 @@ def _subtitle(run: RunRecord) -> str:
     return " · ".join(str(word) for word in words if word)
 
 
+def _classification(run: RunRecord) -> Answers | None:
+    """The test, where its logits choose among classes; one number each says nothing of those."""
+    if run.test is None or run.test.logits.shape[1] < 2 or not len(run.test.y):
+        return None
+    k, y = run.test.logits.shape[1], run.test.y
+    none = y[(y < 0) | (y >= k)]
+    if len(none):
+        raise ValueError(
+            f"report: {run.folder / TEST} must have labels from 0 to {k - 1} for its logits of {k} classes, "
+            f"got {none[0]}"
+        )
+    return run.test
+
+
 def _right(run: RunRecord) -> float | None:
     return None if run.test is None else float(np.mean(run.test.logits.argmax(1) == run.test.y))
 
@@ -140,14 +155,15 @@ def _numbers(run: RunRecord) -> list[tuple[str, str]]:
     if right is not None and run.test is not None:
         found.append((f"{100 * right:.1f} %", "test accuracy"))
         found.append((f"{round((1 - right) * len(run.test.y)):,} of {len(run.test.y):,}", "test images wrong"))
-    if "parameters" in run.facts:
+    if isinstance(run.facts.get("parameters"), int | float):
         found.append((f"{run.facts['parameters']:,}", "parameters"))
     if history.get("step"):
         found.append((f"{len(history['step']):,}", f"steps in {_count(len(history.get('epoch', ())), 'epoch')}"))
     if history.get("seconds"):
         found.append((f"{sum(history['seconds']):.1f} s", "of training"))
-    if "check" in run.facts:
-        found.append(("agree" if run.facts["check"].get("ok") else "WRONG", "gradients, checked in three ways"))
+    check = run.facts.get("check")
+    if _is_table(check):
+        found.append(("agree" if check.get("ok") else "WRONG", "gradients, checked in three ways"))
     return found
 
 
@@ -248,7 +264,10 @@ def _check(run: RunRecord) -> Section | None:
 
 def _is_table(fact: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a fact is a record with the texts of a table."""
-    return isinstance(fact, dict) and {"cells", "sides"} <= set(fact)
+    if not isinstance(fact, dict) or not isinstance(fact.get("cells"), list) or not fact["cells"]:
+        return False
+    sides = fact.get("sides")
+    return isinstance(sides, str) and all(isinstance(row, list) and len(row) == len(sides) > 0 for row in fact["cells"])
 
 
 def _classes(run: RunRecord) -> list[str]:

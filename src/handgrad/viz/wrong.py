@@ -28,7 +28,7 @@ def wrong(x: Any, y: Any, predictions: Any, classes: Sequence[str], most: int = 
 
     Raises:
         ImportError: without matplotlib.
-        ValueError: shapes that do not fit, or most below 1.
+        ValueError: shapes that do not fit, most below 1, or a class beyond the names.
 
     Example:
         >>> wrong(np.eye(4)[None, :, :, None], [1], [0], ["cat", "dog"]).get_title()
@@ -43,6 +43,10 @@ def wrong(x: Any, y: Any, predictions: Any, classes: Sequence[str], most: int = 
         )
     if most < 1:
         raise ValueError(f"wrong: most must be at least 1, got {most}")
+    for classes_of in (y, predictions):
+        none = classes_of[(classes_of < 0) | (classes_of >= len(classes))]
+        if len(none):
+            raise ValueError(f"wrong: labels and predictions must be from 0 to {len(classes) - 1}, got {none[0]}")
     mistakes = np.flatnonzero(predictions != y)
     shown = mistakes[:most]
     captions = [_caption(classes[int(predictions[i])], classes[int(y[i])]) for i in shown]
