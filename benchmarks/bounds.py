@@ -40,6 +40,7 @@ DISPATCH = Bound(1.0)
 FIT = Bound(1.05)
 ACCUMULATION = Bound(0.25)
 PER_EXAMPLE_NORMS = Bound(2.2, 1.5)
+PREFETCH = Bound(1 / 0.95)
 
 
 def better_torch(lines: Sequence[Line]) -> str:

@@ -9,7 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import charts, convolutions, ensembles, growth, overhead, per_example, pools, scaling, steps
+from benchmarks import (
+    charts,
+    checkpoints,
+    convolutions,
+    ensembles,
+    growth,
+    overhead,
+    per_example,
+    pools,
+    prefetch,
+    scaling,
+    steps,
+)
 from handgrad.benchmark.machine import machine
 from handgrad.benchmark.run import checked_sections
 from handgrad.benchmark.table import Bound, Line, Table, as_markdown, as_records, as_text
@@ -24,6 +36,8 @@ SECTIONS: dict[str, Callable[[bool, Callable[[str], None]], list[Table]]] = {
     "per_example": per_example.run,
     "scaling": scaling.run,
     "growth": growth.run,
+    "checkpoints": checkpoints.run,
+    "prefetch": prefetch.run,
 }
 
 

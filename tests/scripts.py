@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def run_example(name: str, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run examples/name with warnings as errors; it must end well."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
     run = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / name), *options],

@@ -25,7 +25,6 @@ from handgrad.insight import (
     integrated_gradients,
     kfac,
     kfac_factors,
-    kfac_value_and_grad,
     ledger,
     per_example_grads,
     per_example_norms,
@@ -115,6 +114,7 @@ from handgrad.training import (
     TrainState,
     checkpoint,
     distributed,
+    ensemble,
     evaluate,
     export_step,
     fit,
@@ -123,6 +123,7 @@ from handgrad.training import (
     make_train_step,
     mixed_precision,
     predict,
+    sweep,
 )
 from handgrad.viz import demo_2d, report
 
@@ -202,6 +203,7 @@ __all__ = [
     "demo_2d",
     "descend_2d",
     "distributed",
+    "ensemble",
     "evaluate",
     "export_step",
     "fit",
@@ -219,7 +221,6 @@ __all__ = [
     "jit",
     "kfac",
     "kfac_factors",
-    "kfac_value_and_grad",
     "keep_memory",
     "ledger",
     "losses",
@@ -244,6 +245,7 @@ __all__ = [
     "smooth_grad",
     "squeeze_excite",
     "summary",
+    "sweep",
     "top_k_accuracy",
     "trace",
     "value_and_grad",

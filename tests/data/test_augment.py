@@ -34,6 +34,12 @@ ALL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_each_is_jitted_and_its_images_are_on_the_device(name):
+    assert isinstance(ALL[name], type(jax.jit(abs)))
+    assert isinstance(ALL[name](KEY, images(), np.array([4, 0, 1, 2]))[0], jax.Array)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_same_key_gives_the_same_batch_under_jit_and_vmap(name):
     x, y, keys = images(), np.array([4, 0, 1, 2]), jax.random.split(KEY, 3)
     each = [ALL[name](key, x, y) for key in keys]

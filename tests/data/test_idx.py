@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from handgrad.data import load_fashion_mnist, load_mnist, read_idx
 
@@ -107,56 +105,6 @@ def test_a_false_header_costs_no_memory(tmp_path, sizes, data, zipped):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
-
-
-def damaged(content):
-    """Up to three edits: a byte changed, the end cut off, bytes put in."""
-    place = st.integers(0, len(content) - 1)
-    edit = st.one_of(
-        st.tuples(st.just("set"), place, st.integers(0, 255)),
-        st.tuples(st.just("cut"), place, st.just(0)),
-        st.tuples(st.just("put"), place, st.integers(0, 255)),
-    )
-
-    def apply(edits):
-        result = bytearray(content)
-        for kind, at, value in edits:
-            if kind == "set" and at < len(result):
-                result[at] = value
-            elif kind == "cut":
-                del result[at:]
-            elif kind == "put":
-                result.insert(at, value)
-        return bytes(result)
-
-    return st.lists(edit, min_size=1, max_size=3).map(apply)
-
-
-examples = settings(
-    max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-@examples
-@given(damaged(ZIPPED))
-def test_a_damaged_gzip_file_is_an_error_or_right(tmp_path, content):
-    try:
-        read = read_idx(write(tmp_path, content))
-    except ValueError as error:
-        assert str(tmp_path / "file") in str(error)
-    else:
-        np.testing.assert_array_equal(read, ARRAY, strict=True)
-
-
-@examples
-@given(damaged(WHOLE))
-def test_a_damaged_plain_file_is_an_error_or_what_it_says(tmp_path, content):
-    try:
-        read = read_idx(write(tmp_path, content))
-    except ValueError as error:
-        assert str(tmp_path / "file") in str(error)
-    else:
-        assert encode(read) == content
 
 
 def pictures(n, seed=0):

@@ -7,6 +7,7 @@ import time
 import traceback
 import warnings
 import weakref
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -198,7 +199,8 @@ class TestEarlyExit:
             yield np.zeros(1)
 
         class Ring:
-            pass
+            me: object
+            iterator: Iterator
 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -234,9 +236,15 @@ def test_a_buffer_filled_anew_changes_no_batch(size, length):
 def test_what_is_no_array_of_numbers_stays():
     names, nothing = np.array(["a", "b"]), None
     batch = {"x": np.ones(2, jnp.bfloat16), "names": names, "objects": np.array([print], object), "n": 3, "z": nothing}
-    (found,) = prefetch([batch])
+    odd = {
+        "fields": np.zeros(2, "i4,f4"),
+        "texts": np.array(["a"], np.dtypes.StringDType()),
+        "dates": np.zeros(1, "M8[s]"),
+    }
+    (found,) = prefetch([batch | odd | {"mask": np.array([True])}])
     assert isinstance(found["x"], jax.Array) and found["x"].dtype == jnp.bfloat16
     assert found["names"] is names and found["n"] == 3 and found["z"] is None and found["objects"][0] is print
+    assert all(found[name] is array for name, array in odd.items()) and found["mask"].dtype == jnp.bool_
 
 
 def test_jax_arrays_stay_or_go_where_they_are_sent():
@@ -244,18 +252,22 @@ def test_jax_arrays_stay_or_go_where_they_are_sent():
     assert next(prefetch([x])) is x
     sharding = jax.sharding.SingleDeviceSharding(device)
     for where in (device, sharding, (device, sharding)):
-        batch = next(prefetch([(x, np.ones(2))], device=where))
-        assert all(leaf.sharding.device_set == {device} and leaf.committed for leaf in batch)
+        x_there, parts = next(prefetch([(x, {"a": np.ones(2), "b": np.ones(3)})], device=where))
+        assert all(leaf.sharding.device_set == {device} and leaf.committed for leaf in (x_there, *parts.values()))
+    one, other = next(prefetch([(x, np.ones(2))], device=(None, device)))
+    assert one is x and other.committed
 
 
 @pytest.mark.parametrize("size", [0, 2])
 def test_the_thread_takes_over_the_settings_of_jax(size):
     def told(_):
-        config = jax.config
-        return config.jax_enable_x64, config.jax_default_matmul_precision, config.jax_default_prng_impl
+        return [
+            getattr(jax.config, f"jax_{name}")
+            for name in ("enable_x64", "default_matmul_precision", "default_prng_impl")
+        ]
 
     with jax.enable_x64(False), jax.default_matmul_precision("highest"), jax.default_prng_impl("rbg"):
-        assert list(prefetch([0], size, transform=told)) == [(False, "highest", "rbg")]
+        assert list(prefetch([0], size, transform=told)) == [[False, "highest", "rbg"]]
         assert next(prefetch([np.ones(2)], size)).dtype == np.float32
     assert next(prefetch([np.ones(2)], size)).dtype == np.float64
 
@@ -266,6 +278,8 @@ BAD = {
     "prefetch: size must be an int, got bool True": (TypeError, {"size": True}),
     "prefetch: size must be at least 0, got -1; 0 makes each batch when": (ValueError, {"size": -1}),
     "prefetch: transform must be a function, got int": (TypeError, {"transform": 3}),
+    "prefetch: device must be a jax.Device, a sharding, or a tree of them, got str": (TypeError, {"device": "cpu"}),
+    "prefetch: device must be .*, got int": (TypeError, {"device": (None, 0)}),
 }
 
 

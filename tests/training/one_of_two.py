@@ -1,7 +1,7 @@
 """One of two processes of a run, two CPU devices each: python one_of_two.py ADDRESS ID RUN_DIR MODE [STEP].
 
 Modes: whole trains; disagree comes with another seed in process 1 first; kill and term send process 1 that signal
-before the given step.
+before the given step; nan has a NaN in an example.
 """
 
 import os
@@ -42,6 +42,7 @@ def main(address, number, run_dir, mode, at="0"):
     number, at, run_dir = int(number), int(at), Path(run_dir)
     distributed.initialize(address, 2, number, patience=PATIENCE)
     step, start, x, y = settings()
+    x[33, 0, 0, 0] = np.nan if mode == "nan" else x[33, 0, 0, 0]
     if mode == "disagree":
         try:
             trained(distributed.data_parallel(step, jax.make_mesh((4,), ("data",))), start, x, y, seed=number)

@@ -96,7 +96,8 @@ def test_augment_gets_a_key_of_its_own_each_step():
 def test_the_run_folder(tmp_path):
     train_state, history = run(5, run_dir=tmp_path, validation=(X, Y))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["step_00000009.npz", "step_00000012.npz", "step_00000015.npz"]
+    best = f"step_{3 * history['best_epoch'][-1]:08d}.npz"
+    assert names == sorted({best, "step_00000009.npz", "step_00000012.npz", "step_00000015.npz"})
     same(checkpoint.load(tmp_path / "checkpoints" / names[-1], like=START), train_state)
     written = lines(tmp_path)
     assert [line["step"] for line in written if "step" in line] == history["step"] == list(range(1, 16))
@@ -104,7 +105,7 @@ def test_the_run_folder(tmp_path):
     assert [line["validation_accuracy"] for line in written if "epoch" in line] == history["validation_accuracy"]
     assert list(written[3]) == [
         "epoch", "epoch_end", "train_loss", "train_accuracy", "seconds", "images_per_second",
-        "validation_accuracy", "validation_loss",
+        "validation_accuracy", "validation_loss", "best_epoch",
     ]  # fmt: skip
 
 

@@ -41,24 +41,25 @@ def test_every_third_step_is_traced_before_it_is_taken(tmp_path):
     assert [line["trace_step"] for line in lines(tmp_path) if "trace" in line] == history["trace_step"]
 
 
-def interrupted_at(at):
+class InterruptedAt:
     """STEP, which raises in its at-th call."""
-    calls = iter(range(1, at + 1))
 
-    def step(*args):
-        if next(calls) == at:
+    def __init__(self, at):
+        self.objective, self._calls, self._at = STEP.objective, iter(range(1, at + 1)), at
+
+    def guarded(self, *args):
+        if next(self._calls) == self._at:
             raise KeyboardInterrupt
-        return STEP(*args)
+        return STEP.guarded(*args)
 
-    step.objective = STEP.objective  # pyright: ignore[reportFunctionMemberAccess]
-    return step
+    __call__ = STEP.__call__
 
 
 @pytest.mark.parametrize("at", [1, 6, 7, 8])  # 7 is traced, and not taken
 def test_a_run_that_is_stopped_and_resumed_has_the_same_traces(tmp_path, at):
     _, history = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", step=interrupted_at(at))
+        run(tmp_path / "parts", step=InterruptedAt(at))
     _, resumed = run(tmp_path / "parts", resume=True)
     assert resumed["trace"] == history["trace"] and resumed["trace_step"] == history["trace_step"]
     assert resumed["loss"] == history["loss"] and resumed["epoch_end"] == history["epoch_end"]

@@ -25,7 +25,7 @@ def two(run_dir, mode, at=0):
     """Both processes' exit codes, outputs and errors."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), address, str(number), str(run_dir), mode, str(at)],
@@ -100,6 +100,17 @@ def test_a_peer_is_asked_to_end_and_both_save_after_the_same_step(whole, tmp_pat
     assert codes == [0, 0], errors
     steps = set(re.findall(r"fit: stopped by SIGTERM; saved \S+/(step_\d+)\.npz; resume=True", "".join(errors)))
     assert len(steps) == 1 and "step_00000003" < min(steps) < "step_00000020"
+    assert two(tmp_path, "whole")[0] == [0, 0]
+    assert_same_run(tmp_path, whole[0])
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_stops_both_with_the_state_before_it_saved(whole, tmp_path):
+    codes, _, errors = two(tmp_path, "nan")
+    assert 0 not in codes, errors
+    (step,) = re.findall(r"step (\d) is not finite: conv1 went first, forward, in x\[\d, 0, 0, 0\]", errors[0])
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None and newest.name == f"step_0000000{int(step) - 1}.npz"
     assert two(tmp_path, "whole")[0] == [0, 0]
     assert_same_run(tmp_path, whole[0])
 

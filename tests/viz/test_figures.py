@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 import handgrad as hg
 from handgrad import viz
 from handgrad.insight import Cost, CostRow, Path, WiggleCost
+from handgrad.training import Sweep
+from handgrad.training.swept import Run
 
 matplotlib = importlib.import_module("matplotlib")
 CLASSES = tuple("0123456789")
@@ -225,6 +227,9 @@ FIGURES = {
     "wiggle_cost": lambda ax: viz.wiggle_cost([WiggleCost(100, 2.0, 0.5), WiggleCost(400, 16.0, 1.0)], ax),
     "wiggle_signs": lambda ax: viz.wiggle_signs({"1e-6": (0.05, 0.08, 0.87), "1e-3": (0.95, 0.03, 0.02)}, ax),
     "net": lambda ax: viz.net(BRANCHED, (8, 8, 1), ax),
+    "sweep": lambda ax: viz.sweep(Sweep(tuple(Run({"r": r}, {"train_loss": [r]}, None, None) for r in (1, 9))), ax),
+    "sharpness": lambda ax: viz.sharpness({0.4: ([0, 50, 100], [1.0, 4.0, 5.1]), 0.8: ([0, 50], [1.0, 2.6])}, ax),
+    "compare_losses": lambda ax: viz.compare_losses({"K-FAC": [2.0, 0.4, 0.1], "momentum": [2.0, 1.2, 0.4]}, ax),
     "trace": lambda ax: viz.trace({"trace_step": [1, 11], "trace": [TRACE, TRACE]}, ax=ax),
 }
 

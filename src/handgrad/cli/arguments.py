@@ -24,7 +24,7 @@ def add_command(commands: Any, name: str, run: Callable, purpose: str) -> argpar
 def add_net(command: argparse.ArgumentParser, batch: int) -> None:
     """The options that name a net and a batch; `net_of_name` makes the net of them."""
     command.add_argument(
-        "target", metavar="RUN_OR_NET", nargs="?", help="the folder of a run, for its net; or a net by name, as --model"
+        "target", metavar="RUN_OR_NET", nargs="?", help="the folder of a run, for its net; or a net by name"
     )
     command.add_argument("--model", choices=NAMES, help="which net (lenet)")
     command.add_argument(
@@ -71,7 +71,10 @@ def add_data(command: argparse.ArgumentParser) -> None:
     """The options that name data and a net on them; `load` and `net_of` of `cli.train` make them."""
     group = command.add_argument_group("data and net")
     group.add_argument("--data", choices=DEFAULTS, default="digits", help="which images (%(default)s)")
-    group.add_argument("--data-dir", metavar="D", help="folder with the IDX files of mnist or fashion_mnist")
+    group.add_argument(
+        "--data-dir", metavar="D", help="folder with the files of mnist, fashion_mnist, cifar10 or cifar100"
+    )
+    group.add_argument("--download", action="store_true", help="fetch what --data-dir lacks (needs pooch)")
     group.add_argument(
         "--test-images-only",
         action="store_true",

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return options.run(options)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:  # the last one names an extra
         if jax.distributed.is_initialized():
             raise  # the other processes hear of it, and end
         notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note.startswith("in ")]  # not JAX's own

@@ -35,6 +35,13 @@ DEFAULTS = {
     "digits": Defaults("digits_cnn", 30, 32),
     "mnist": Defaults("lenet", 3, 128),
     "fashion_mnist": Defaults("lenet", 5, 128),
+    "cifar10": Defaults("resnet20", 10, 128),
+    "cifar100": Defaults("resnet20", 10, 128),
+}
+LOADERS: dict[str, Callable[..., data.Dataset]] = {
+    "fashion_mnist": data.load_fashion_mnist,
+    "cifar10": data.load_cifar10,
+    "cifar100": data.load_cifar100,
 }
 OPTIMIZERS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "adam": (adam, 2e-3),
@@ -117,10 +124,12 @@ def load(options: argparse.Namespace) -> data.Dataset:
             raise ValueError("the digits travel inside the package; leave --data-dir out, or take --data mnist")
         return data.load_digits()
     if options.data_dir is None:
-        raise ValueError(f"--data {options.data} needs --data-dir, the folder that holds its files")
+        raise ValueError(
+            f"--data {options.data} needs --data-dir, the folder that holds its files, or that --download is to fill"
+        )
     if options.data == "mnist":
-        return data.load_mnist(options.data_dir, test_only=options.test_images_only)
-    return data.load_fashion_mnist(options.data_dir)
+        return data.load_mnist(options.data_dir, test_only=options.test_images_only, download=options.download)
+    return LOADERS[options.data](options.data_dir, download=options.download)
 
 
 def net_of(options: argparse.Namespace, dataset: data.Dataset) -> Chain:

@@ -17,7 +17,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def _parse(path: Path, stream: BinaryIO | gzip.GzipFile) -> np.ndarray:
         raise ValueError(f"read_idx: {path} must have sizes of at least 1 in its header, got {sizes}")
     dtype = np.dtype(TYPES[code])
     promised = math.prod(sizes) * dtype.itemsize
-    data = _at_most(stream, promised + 1)
+    data = at_most(stream, promised + 1)
     if len(data) != promised:
         came = f"{len(data)}: it is truncated" if len(data) < promised else "more: something follows the data"
         raise ValueError(
@@ -95,7 +95,7 @@ def _header(path: Path, stream: BinaryIO | gzip.GzipFile, size: int) -> bytes:
     return header
 
 
-def _at_most(stream: BinaryIO | gzip.GzipFile, limit: int) -> bytearray:
+def at_most(stream: IO[bytes] | gzip.GzipFile, limit: int) -> bytearray:
     """Up to `limit` bytes, piece by piece, so that memory grows with what is there and not with what is promised."""
     data = bytearray()
     while piece := stream.read(min(PIECE, limit - len(data))):

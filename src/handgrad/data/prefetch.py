@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 END = object()
+SETTINGS = ("enable_x64", "default_device", "default_matmul_precision", "default_prng_impl")
 
 
 def prefetch(
@@ -41,16 +43,16 @@ def prefetch(
             tree of arrays will do.
         size: how many batches may be ready beside the one in use; 0 makes each when it is asked for, without a thread.
         transform: called with the parts of a batch that is a tuple, `transform(x, y)`, or with the batch itself; gives
-            the new batch. Decoding and augmentation belong here.
-        device: where to, as in `jax.device_put`: a device, a sharding, or a tree of them. None is JAX's default, and
-            leaves arrays that are on a device where they are.
+            the new batch. Decoding and augmentation belong here; `data.augment` runs jitted on the device.
+        device: where to, as in `jax.device_put`: a device, a sharding, or a tree of them that begins as a batch does.
+            None is JAX's default, and leaves arrays that are on a device where they are.
 
     Returns:
         An iterator (a generator) of the batches; arrays of numbers are jax arrays, all else is as it was.
 
     Raises:
         TypeError: at the call: batches that cannot be iterated over, a size that is no int, a transform that cannot be
-            called.
+            called, a device that is none.
         ValueError: a size below 0.
 
     Example:
@@ -69,6 +71,11 @@ def prefetch(
         raise ValueError(f"prefetch: size must be at least 0, got {size}; 0 makes each batch when it is asked for")
     if transform is not None and not callable(transform):
         raise TypeError(f"prefetch: transform must be a function, got {type(transform).__name__}")
+    for where in jax.tree.leaves(device):
+        if not isinstance(where, jax.Device | jax.sharding.Sharding):
+            raise TypeError(
+                f"prefetch: device must be a jax.Device, a sharding, or a tree of them, got {type(where).__name__}"
+            )
     source = iter(batches)
 
     def make() -> Any:
@@ -84,15 +91,16 @@ def prefetch(
 
 def on_device(batch: Any, device: Any = None) -> Any:
     """The batch with a copy of each NumPy array of numbers on the device, and its jax arrays there if it is named."""
-    if device is not None and not isinstance(device, jax.Device | jax.sharding.Sharding):
-        return jax.tree.map(on_device, batch, device)
 
-    def put(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "OSUMm":
-            return jax.device_put(np.array(leaf), device)
-        return leaf if device is None or not isinstance(leaf, jax.Array) else jax.device_put(leaf, device)
+    def put(leaf: Any, where: Any) -> Any:
+        if isinstance(leaf, np.ndarray) and (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == bool):
+            return jax.device_put(np.array(leaf), where)
+        return leaf if where is None or not isinstance(leaf, jax.Array) else jax.device_put(leaf, where)
 
-    return jax.tree.map(put, batch)
+    def put_all(where: Any, part: Any) -> Any:
+        return jax.tree.map(lambda leaf: put(leaf, where), part)
+
+    return jax.tree.map(put_all, device, batch, is_leaf=lambda where: where is None)
 
 
 def _one_by_one(make: Callable[[], Any]) -> Generator[Any, None, None]:
@@ -102,13 +110,8 @@ def _one_by_one(make: Callable[[], Any]) -> Generator[Any, None, None]:
 
 def _ahead(make: Callable[[], Any], size: int) -> Generator[Any, None, None]:
     """What `make` gives call by call up to END, `size` calls ahead in a thread of its own."""
-    own, config = threading.local(), jax.config
-    settings = [
-        jax.enable_x64(config.jax_enable_x64),
-        jax.default_device(config.jax_default_device),
-        jax.default_matmul_precision(config.jax_default_matmul_precision),
-        jax.default_prng_impl(config.jax_default_prng_impl),
-    ]
+    own = threading.local()
+    settings = [getattr(jax, name)(getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
 
     def begin() -> None:
         own.is_ours = True

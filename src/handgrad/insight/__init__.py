@@ -5,7 +5,7 @@ from handgrad.insight.check import check_gradients, check_layer
 from handgrad.insight.cost import Cost, CostRow, cost
 from handgrad.insight.curvature import Sharpness, gauss_newton_diagonal, gauss_newton_product, hvp, sharpness
 from handgrad.insight.descent import SURFACES, Path, Surface, descend_2d
-from handgrad.insight.kfac import Factors, kfac, kfac_factors, kfac_value_and_grad
+from handgrad.insight.kfac import Factors, KfacState, kfac, kfac_factors
 from handgrad.insight.ledger import Ledger, LedgerRow, ledger
 from handgrad.insight.per_example import clipped_grad, per_example_grads, per_example_norms
 from handgrad.insight.report import Report, Row
@@ -48,9 +48,9 @@ __all__ = [
     "gauss_newton_diagonal",
     "gauss_newton_product",
     "hvp",
+    "KfacState",
     "kfac",
     "kfac_factors",
-    "kfac_value_and_grad",
     "sharpness",
     "activations",
     "grad_cam",

@@ -1,7 +1,7 @@
 """Kronecker-factored curvature: for each dense or convolutional layer, G ≈ A ⊗ Γ, and a step that is divided by it.
 
 The gradient of a dense layer in example i is a_i g_iᵀ (a: its input and a 1 for the bias, g: the gradient in its
-output), so its block of the curvature is E (a aᵀ) ⊗ (g gᵀ), with g for the columns of the root of the loss's Hessian in
+output), so its block of the curvature is E (a aᵀ) ⊗ (g gᵀ), with g for each column of the root of the loss's Hessian in
 the logits. K-FAC takes the mean of the product for the product of the means. A convolution's gradient is a sum over its
 T places, which are taken to be independent and alike:
 
@@ -10,27 +10,33 @@ T places, which are taken to be independent and alike:
 
     preconditioned   (A + π√γ I)⁻¹ dW (Γ + √γ/π I)⁻¹,     π² = (tr A / dim A) / (tr Γ / dim Γ)      γ: the damping
 
-Sources: Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate curvature, 2015, sections 3
-and 6.3; Grosse and Martens, A Kronecker-factored approximate Fisher matrix for convolution layers, 2016, section 3.
+With both γ's the product is A ⊗ Γ + γ I + π√γ I ⊗ Γ + √γ/π A ⊗ I: for the price of the last two terms the inverse is a
+product again, and π makes them alike. For softmax cross-entropy G is the exact Fisher matrix: its root needs no labels.
+Sources: Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate curvature, 2015, sections 3,
+5 (the running means) and 6.3 (π); Grosse and Martens, A Kronecker-factored approximate Fisher matrix for convolution
+layers, 2016, section 3; Botev, Ritter and Barber, Practical Gauss-Newton optimisation for deep learning, 2017 (Γ by all
+columns of the root).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from handgrad.gradient import Objective, value_and_grad
-from handgrad.insight.curvature import logit_roots
+from handgrad import mesh
+from handgrad.gradient import Objective
+from handgrad.insight.curvature import check_samples, logit_columns
 from handgrad.insight.ghost import deltas, is_affine, rows
 from handgrad.insight.leaves import by_path, leaf_layers, with_leaves
-from handgrad.insight.per_example import check_apart
-from handgrad.insight.tap import Seen, open_passes
+from handgrad.insight.tap import Seen, open_forward
 from handgrad.layers.affine import Conv, Dense
-from handgrad.layers.layer import Array, Layer, Params, State, check_is_layer
+from handgrad.layers.layer import Array, Layer, Params, State
+from handgrad.ops.precision import wide
 from handgrad.optimizers import Optimizer
+from handgrad.optimizers.optimizer import check_number
 
 
 class Factors(NamedTuple):
@@ -40,30 +46,31 @@ class Factors(NamedTuple):
     outputs: Array
 
 
-class Curved(NamedTuple):
-    """A gradient and the factors of its curvature, by layer's path: what `kfac` divides the one by the other of."""
-
-    grads: Any
-    factors: dict[str, Factors]
-
-
 class KfacState(NamedTuple):
-    """How many steps there were, and the running means of the factors."""
+    """What `kfac` remembers: updates so far, the running means of the factors, and the inverses made of them, by path.
+
+    Attributes:
+        step: how many updates there were.
+        factors: running means of A and Γ.
+        inverses: (A + π√γ I)⁻¹ and (Γ + √γ/π I)⁻¹.
+    """
 
     step: Array
     factors: dict[str, Factors]
+    inverses: dict[str, Factors]
 
 
 def kfac_factors(objective: Objective, samples: int | None = None) -> Callable[..., dict[str, Factors]]:
     """The Kronecker factors of every dense and convolutional layer without groups; other layers have none.
 
     Args:
-        objective: a net with logits (N, K) and a loss.
-        samples: None goes through all K columns of the root of the loss's Hessian; a number takes so many random
-            combinations of them, whose mean is right, in as many backward passes.
+        objective: a net and a loss.
+        samples: None goes through all K columns of the root of the loss's Hessian for K logits an example, in K
+            backward passes; a number draws so many for each example, as `gauss_newton_diagonal` does.
 
     Returns:
-        A function of (params, x, y, state=(), key=None) that gives {path: Factors}; samples need a key.
+        A function of (params, x, y, state=(), key=None, weights=None) that gives {path: Factors}, float32 at least;
+        samples need a key.
 
     Raises:
         TypeError: something that is no Objective.
@@ -77,162 +84,176 @@ def kfac_factors(objective: Objective, samples: int | None = None) -> Callable[.
         >>> factors.inputs.tolist(), factors.outputs.round(4).tolist()
         ([[9.0, 3.0, 3.0], [3.0, 1.0, 1.0], [3.0, 1.0, 1.0]], [[2.0]])
     """
-    if not isinstance(objective, Objective):
-        raise TypeError(f"kfac_factors: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
-    check_apart("kfac_factors", objective.net)
-    if samples is not None and samples < 1:
-        raise ValueError(f"kfac_factors: samples must be at least 1, got {samples}")
-    net, layers = objective.net, _covered(objective.net)
+    check_samples("kfac_factors", objective, samples)
+    net, layers = objective.net, covered(objective.net)
 
-    def factors(params: Params, x: Array, y: Array, state: State = (), key: Array | None = None) -> dict[str, Factors]:
-        if samples is not None and key is None:
-            raise ValueError("kfac_factors: samples need a key; pass key=jax.random.key(...)")
-        logits = net.forward(params, x, state, key)[0]
-        columns = logit_roots(objective.loss, logits, y)
-        if samples is not None and key is not None:
-            draw = jax.random.fold_in(key, jnp.uint32(2**32 - 2))  # no child's key
-            signs = jax.random.rademacher(draw, (samples, *logits.shape), columns.dtype)
-            columns = jnp.einsum("snk,knj->snj", signs, columns) / jnp.sqrt(jnp.asarray(samples, columns.dtype))
+    def factors(
+        params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
+    ) -> dict[str, Factors]:
+        logits, _, back = open_forward(net, params, x, state, key)
+        columns = logit_columns("kfac_factors", objective.loss, logits, y, weights, samples, key)
 
-        def one(total: dict[str, Array], column: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-            seen = open_passes(
-                net, params, x, state, key, lambda _: (jnp.zeros(()), column.astype(logits.dtype))
-            ).layers
-            found = {name: _outputs(layer, seen[name]) for name, layer in layers.items()}
-            inputs = {name: _inputs(layer, seen[name]) for name, layer in layers.items()}
-            return jax.tree.map(jnp.add, total, found), inputs
+        def one(total: dict[str, Array], column: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
+            direction, weight = column
+            root = direction * jnp.sqrt(jnp.maximum(weight, 0)).reshape(-1, *(1,) * (direction.ndim - 1))
+            seen = back(root.astype(logits.dtype))[1]
+            return {name: total[name] + _outputs(layer, seen[name]) for name, layer in layers.items()}, None
 
-        shapes = {name: (layer.features,) * 2 for name, layer in layers.items()}
-        nothing = {name: jnp.zeros(shape, logits.dtype) for name, shape in shapes.items()}
-        outputs, inputs = lax.scan(one, nothing, columns)
-        return {name: Factors(inputs[name][0], outputs[name]) for name in layers}
+        seen = back(jnp.zeros_like(logits))[1]  # for the inputs alone: under jit nothing else of this pass is computed
+        inputs = {name: _inputs(layer, seen[name], weights) for name, layer in layers.items()}
+        nothing = {name: jnp.zeros((layer.features,) * 2, wide(seen[name].dy).dtype) for name, layer in layers.items()}
+        outputs, _ = lax.scan(one, nothing, columns)
+        return {name: Factors(inputs[name], outputs[name]) for name in layers}
 
     return factors
 
 
-def kfac_value_and_grad(samples: int | None = 1) -> Callable:
-    """A `value_and_grad` for `make_train_step` whose gradient brings the factors of its curvature along, for `kfac`.
+def kfac(
+    objective: Objective,
+    damping: ArrayLike = 1e-2,
+    decay: ArrayLike = 0.95,
+    *,
+    every: int = 10,
+    samples: int | None = None,
+) -> Optimizer:
+    """Divides the gradient by its curvature, layer by layer: an optimizer to put before another in a `chain`.
+
+    Every so many steps it takes the Kronecker factors of the batch at hand into its running means, and inverts those. A
+    step of `make_train_step` shows it the batch. Layers without factors (all but Dense and Conv without groups) keep
+    their gradient.
 
     Args:
-        samples: as in `kfac_factors`: 1 costs one more forward and backward pass.
+        objective: whose curvature: that which is made small, or for a net with BatchNorm
+            `hg.Objective(hg.inference(net), loss)`, whose parameters and state are those of the net.
+        damping: γ, added to the curvature: large makes it gradient descent with the rate lr / γ, small trusts the
+            factors. The penalty of an objective is not in the factors: it adds 2·l2 here.
+        decay: the share that a running mean keeps of the old factors, once they are many: min(1 - 1/k, decay) the k-th
+            time, so that the first are a plain mean.
+        every: updates from one look at the curvature to the next; the first one looks.
+        samples: as in `kfac_factors`: None for K backward passes a look, a number for so many.
+
+    Returns:
+        The optimizer; its updates are preconditioned gradients, and its state is a `KfacState`.
+
+    Raises:
+        TypeError: something that is no Objective; at the update, a call without `at`, as by hand or in optax's chain.
+        ValueError: a damping that is not above 0, a decay that is not from 0 to below 1, `every` below 1, or what
+            `kfac_factors` refuses.
+
+    Source: Martens and Grosse, 2015, sections 5 and 6.3.
 
     Example:
         >>> import handgrad as hg
-        >>> net = hg.Chain(hg.Dense(3))
-        >>> optimizer = hg.optimizers.chain(kfac(net), hg.sgd(0.5))
-        >>> step = hg.make_train_step(
-        ...     hg.Objective(net, hg.SoftmaxCrossEntropy()), optimizer, value_and_grad=kfac_value_and_grad()
-        ... )
-        >>> train_state = hg.init_train_state(net, optimizer, jax.random.key(0), (2,))
-        >>> train_state, metrics = step(train_state, jnp.ones((4, 2), "float32"), jnp.array([0, 1, 2, 0]))
-        >>> int(train_state.step)
-        1
+        >>> net = hg.Chain(hg.Dense(1, use_bias=False, kernel_init=hg.initializers.zeros))
+        >>> objective = hg.Objective(net, hg.MeanSquaredError())
+        >>> step = hg.make_train_step(objective, hg.optimizers.chain(kfac(objective, damping=1e-12), hg.sgd(1.0)))
+        >>> train_state = hg.init_train_state(net, step.optimizer, jax.random.key(0), (2,))
+        >>> x = jnp.array([[3.0, 0.0], [0.0, 0.1]], "float32")  # steep in one weight, flat in the other
+        >>> train_state, _ = step(train_state, x, x.sum(1, keepdims=True))
+        >>> print(train_state.params["dense1"]["kernel"].ravel().round(2))  # Newton's step
+        [1. 1.]
     """
-
-    def curved(objective: Objective, argnums: int = 0, has_aux: bool = True) -> Callable:
-        if argnums != 0:
-            raise ValueError(f"kfac_value_and_grad: argnums must be 0, the parameters, got {argnums!r}")
-        gradient, curvature = value_and_grad(objective, has_aux=has_aux), kfac_factors(objective, samples)
-
-        def both(
-            params: Params, x: Array, y: Array, state: State = (), key: Array | None = None, weights: Any = None
-        ) -> tuple[Any, Curved]:
-            value, grads = gradient(params, x, y, state, key, weights)
-            return value, Curved(grads, curvature(params, x, y, state, key))
-
-        return both
-
-    return curved
-
-
-def kfac(net: Layer, damping: float = 1e-2, decay: float = 0.95) -> Optimizer:
-    """Divides the gradient by its curvature, layer by layer: an optimizer to put before another in a `chain`.
-
-    Takes the gradients of `kfac_value_and_grad`. Layers without factors keep their gradient.
-
-    Args:
-        net: whose parameters.
-        damping: γ, added to the curvature: large makes it gradient descent with the rate lr / γ, small trusts the
-            factors.
-        decay: of the running means of the factors, which are corrected for their start at 0.
-
-    Returns:
-        The optimizer; its updates are preconditioned gradients.
-
-    Raises:
-        TypeError: a net that is no layer; at the update, gradients without factors.
-        ValueError: a damping that is not above 0, or a decay outside 0 to 1.
-
-    Source: Martens and Grosse, 2015, sections 5 and 6.3.
-    """
-    check_is_layer(net, "kfac, net")
-    if not damping > 0 or not 0 <= decay < 1:
-        raise ValueError(f"kfac: damping must be above 0 and decay from 0 to 1, got {damping} and {decay}")
-    layers = _covered(net)
+    check_samples("kfac", objective, samples)
+    check_number("kfac", "damping", damping)
+    check_number("kfac", "decay", decay, below=1)
+    if not isinstance(damping, jax.Array) and damping == 0:
+        raise ValueError("kfac: damping must be above 0, got 0")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"kfac: every must be an int of at least 1, got {every!r}")
+    net, look = objective.net, kfac_factors(objective, samples)
 
     def init(params: Params) -> KfacState:
         parts = by_path(net, params)
-        return KfacState(jnp.zeros((), jnp.int32), {name: _nothing(parts[name]) for name in layers})
+        nothing = {name: _nothing(parts[name]) for name in covered(net) if _is_whole(parts[name])}
+        return KfacState(jnp.zeros((), jnp.int32), nothing, jax.tree.map(jnp.zeros_like, nothing))
 
-    def update(grads: Any, state: KfacState, params: Params | None = None) -> tuple[Any, KfacState]:
-        if not isinstance(grads, Curved):
+    def looked(state: KfacState, at: Any) -> KfacState:
+        new, k = look(*at), state.step // every + 1
+        keep = jnp.minimum(1 - 1 / k.astype(jnp.float32), jnp.asarray(decay, jnp.float32))
+
+        def mean(old: Array, new: Array) -> Array:
+            share = keep.astype(old.dtype)
+            return share * old + (1 - share) * new.astype(old.dtype)
+
+        means = jax.tree.map(mean, state.factors, {name: new[name] for name in state.factors})
+        return KfacState(state.step, means, {name: _inverses(each, damping) for name, each in means.items()})
+
+    def divided(grads: Any, state: KfacState, at: Any) -> tuple[Any, KfacState]:
+        state = lax.cond(state.step % every == 0, looked, lambda state, at: state, state, at)
+        parts = by_path(net, grads)
+        products = {name: _product(inverses, parts[name]) for name, inverses in state.inverses.items()}
+        return with_leaves(net, grads, parts | products), state._replace(step=state.step + 1)
+
+    def update(grads: Any, state: KfacState, params: Params | None = None, at: Any = None) -> tuple[Any, KfacState]:
+        if at is None:
             raise TypeError(
-                "kfac: the gradient must bring its factors; make the step with value_and_grad=hg.kfac_value_and_grad()"
+                "kfac: update needs at=(params, x, y, state, key, weights), where to look at the curvature; a step of "
+                "hg.make_train_step gives it, also through hg.optimizers.chain and masked"
             )
-        step = state.step + 1
-        means = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, state.factors, grads.factors)
-        parts = dict(by_path(net, grads.grads))
-        for name, (inputs, outputs) in means.items():
-            correction = 1 - jnp.asarray(decay, inputs.dtype) ** step.astype(inputs.dtype)
-            parts[name] = _divided(parts[name], Factors(inputs / correction, outputs / correction), damping)
-        return with_leaves(net, grads.grads, parts), KfacState(step, means)
+        explicit = mesh.explicit_mesh(grads, at)
+        if explicit is None:
+            return divided(grads, state, at)
+        return mesh.on_mesh(divided, explicit, mesh.shardings_of((grads, state), explicit))(grads, state, at)
 
     return Optimizer(init, update)
 
 
-def _covered(net: Layer) -> dict[str, Any]:
+def covered(net: Layer) -> dict[str, Any]:
     """The layers that have factors, by path."""
     found = {name: layer for name, layer in leaf_layers(net) if is_affine(layer) and isinstance(layer, Dense | Conv)}
     return {name: layer for name, layer in found.items() if getattr(layer, "groups", 1) == 1}
 
 
-def _inputs(layer: Any, seen: Seen) -> Array:
-    """The mean over examples of Σ_t a_t a_tᵀ, with a 1 for the bias."""
-    a = jnp.concatenate(rows(layer, seen.params, seen.x), -1)
+def _is_whole(params: Any) -> bool:
+    """Whether a layer is trained: `masked` may have taken its kernel or its bias away."""
+    return params != () and all(leaf is not None for leaf in params.values())
+
+
+def _nothing(params: Any) -> Factors:
+    """Zeros of the sizes of a layer's factors."""
+    kernel = wide(params["kernel"])
+    inputs, outputs = kernel.size // kernel.shape[-1] + ("bias" in params), kernel.shape[-1]
+    return Factors(*(jnp.zeros((n, n), kernel.dtype) for n in (inputs, outputs)))
+
+
+def _inputs(layer: Any, seen: Seen, weights: Any) -> Array:
+    """The mean over examples, by weight where there is one, of Σ_t a_t a_tᵀ, with a 1 for the bias."""
+    a = wide(jnp.concatenate(rows(layer, seen.params, seen.x), -1))[:, 0]  # (N, T, I)
     if "bias" in seen.params:
         a = jnp.concatenate([a, jnp.ones_like(a[..., :1])], -1)
-    flat = a.reshape(-1, a.shape[-1])
-    return flat.T @ flat / a.shape[0]
+    if weights is None:
+        return jnp.tensordot(a, a, ((0, 1), (0, 1))) / a.shape[0]
+    shares = jnp.asarray(weights, a.dtype)
+    total = jnp.where(shares.sum() == 0, 1, shares.sum())
+    return jnp.tensordot(a * (shares / total)[:, None, None], a, ((0, 1), (0, 1)))
 
 
 def _outputs(layer: Any, seen: Seen) -> Array:
     """Σ_i (1/T) Σ_t g_t g_tᵀ; the mean over examples is in g, which comes from the mean loss."""
-    g = deltas(layer, seen.dy)
-    flat = g.reshape(-1, g.shape[-1])
-    return flat.T @ flat / g.shape[2]
+    g = wide(deltas(layer, seen.dy))[:, 0]  # (N, T, O)
+    return jnp.tensordot(g, g, ((0, 1), (0, 1))) / g.shape[1]
 
 
-def _nothing(params: Any) -> Factors:
-    kernel = params["kernel"]
-    inputs, outputs = kernel.size // kernel.shape[-1] + ("bias" in params), kernel.shape[-1]
-    return Factors(jnp.zeros((inputs, inputs), kernel.dtype), jnp.zeros((outputs, outputs), kernel.dtype))
+def _inverses(factors: Factors, damping: ArrayLike) -> Factors:
+    """(A + π√γ I)⁻¹ and (Γ + √γ/π I)⁻¹, by Cholesky."""
+    a, g = factors
+    mean_a, mean_g = (jnp.maximum(jnp.trace(f) / f.shape[0], jnp.finfo(f.dtype).tiny) for f in factors)  # 0 has none
+    pi = jnp.sqrt(mean_a / mean_g)
+    root = jnp.sqrt(jnp.asarray(damping, a.dtype))
+
+    def inverse(matrix: Array, added: Array) -> Array:
+        one = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+        return jax.scipy.linalg.solve(matrix + added * one, one, assume_a="pos")
+
+    return Factors(inverse(a, pi * root), inverse(g, root / pi))
 
 
-def _divided(grads: Any, factors: Factors, damping: float) -> Any:
-    """One layer's gradient by its damped factors."""
+def _product(inverses: Factors, grads: Any) -> Any:
+    """One layer's gradient between the two inverses, the bias as one more row of the kernel."""
     kernel = grads["kernel"]
     matrix = kernel.reshape(-1, kernel.shape[-1])
     if "bias" in grads:
         matrix = jnp.concatenate([matrix, grads["bias"][None]])
-    a, g = factors
-    size_a, size_g = jnp.trace(a) / a.shape[0], jnp.trace(g) / g.shape[0]
-    tiny = jnp.finfo(a.dtype).tiny
-    ratio, root = (
-        jnp.sqrt(jnp.maximum(size_a, tiny) / jnp.maximum(size_g, tiny)),
-        jnp.sqrt(jnp.asarray(damping, a.dtype)),
-    )
-    solve = partial(jax.scipy.linalg.solve, assume_a="pos")
-    left = solve(a + ratio * root * jnp.eye(a.shape[0], dtype=a.dtype), matrix)
-    divided = solve(g + root / ratio * jnp.eye(g.shape[0], dtype=g.dtype), left.T).T
-    whole = {"kernel": divided[: kernel.size // kernel.shape[-1]].reshape(kernel.shape)}
-    return whole | {"bias": divided[-1]} if "bias" in grads else whole
+    product = (inverses.inputs @ matrix.astype(inverses.inputs.dtype) @ inverses.outputs).astype(kernel.dtype)
+    whole = {"kernel": product[: kernel.size // kernel.shape[-1]].reshape(kernel.shape)}
+    return whole | {"bias": product[-1]} if "bias" in grads else whole

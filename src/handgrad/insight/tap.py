@@ -140,21 +140,30 @@ def open_passes(
     net: Layer, params: Params, x: Array, state: State, key: Array | None, of_logits: Callable[[Array], Any]
 ) -> Passes:
     """Forward, then backward from the cotangent that of_logits(logits) -> (value, dlogits) gives."""
+    logits, new_state, back = open_forward(net, params, x, state, key)
+    value, dlogits = of_logits(logits)
+    return Passes(value, dlogits, logits, new_state, *back(dlogits))
+
+
+def open_forward(net: Layer, params: Params, x: Array, state: State, key: Array | None) -> tuple[Array, Any, Callable]:
+    """Logits, the new state, and back(dlogits) -> (dx, {path: Seen}), which may be called more than once."""
     every = with_every_leaf(net, params)
     tapped = wrap_leaves(Tap, net)
     logits, new_state, residuals = tapped.forward(every, x, state, key)
-    value, dlogits = of_logits(logits)
-    try:
-        dx, tree = tapped.backward(every, residuals, dlogits)
-    except TypeError as error:
-        if Answer.__name__ not in str(error):
-            raise
-        raise TypeError(
-            f"a container within {net.class_name()} reckons with its layers' gradients, so that they cannot be looked "
-            f"at one by one; derive it from hg.Layer, and it is seen as one layer"
-        ) from error
-    layers = {path: answer.seen for path, answer in by_path(net, tree).items()}
-    return Passes(value, dlogits, logits, new_state, dx, layers)
+
+    def back(dlogits: Array) -> tuple[Array, dict[str, Seen]]:
+        try:
+            dx, tree = tapped.backward(every, residuals, dlogits)
+        except TypeError as error:
+            if Answer.__name__ not in str(error):
+                raise
+            raise TypeError(
+                f"a container within {net.class_name()} reckons with its layers' gradients, so that they cannot be "
+                f"looked at one by one; derive it from hg.Layer, and it is seen as one layer"
+            ) from error
+        return dx, {path: answer.seen for path, answer in by_path(net, tree).items()}
+
+    return logits, new_state, back
 
 
 def with_every_leaf(net: Layer, params: Params) -> Any:

@@ -1,8 +1,9 @@
 """Parameters and state in a safetensors file, a format that most libraries read and that holds no code.
 
 The file is a JSON header (name, dtype, shape and place of each tensor) and the tensors' bytes. Ours are named by their
-path, `params/conv1/kernel` and `state/batchnorm1/mean`, in our own layouts. The format itself has no checksum, so the
-sha256 of each tensor stands in the header's metadata; files of other libraries, without one, are taken as they are.
+path, `params/conv1/kernel` and `state/batchnorm1/mean`, in our own layouts. The format itself has no checksum, so a
+sha256 of each tensor's name, dtype, shape and bytes stands in the header's metadata; files of other libraries, without
+one, are taken as they are.
 """
 
 import hashlib
@@ -59,7 +60,7 @@ def save_safetensors(path: str | os.PathLike, params: Any, state: Any = ()) -> N
     """
     numpy_format = imported("safetensors.numpy", "save_safetensors")
     arrays = {name: _storable(name, leaf) for name, leaf in leaf_names({"params": params, "state": state}).items()}
-    checksums = {name: _sha256(array) for name, array in arrays.items()}
+    checksums = {name: _sha256(name, array) for name, array in arrays.items()}
     data = numpy_format.save(arrays, metadata={"sha256": json.dumps(checksums)})
     with npz.replacing(Path(path)) as file:
         file.write(data)
@@ -149,11 +150,15 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for name, tensor in tensors:
         if tensor["dtype"] not in DTYPES:
             raise ValueError(f"{path}: tensor {name!r} is of dtype {tensor['dtype']}; known are {', '.join(DTYPES)}")
-        arrays[name] = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        if name in checksums and checksums[name] != _sha256(arrays[name]):
+        with npz.blaming(path, f"tensor {name!r}"):
+            arrays[name] = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        if checksums and checksums.get(name) != _sha256(name, arrays[name]):
             raise ValueError(
                 f"{path}: tensor {name!r} is damaged: its sha256 is not that in the header; use another copy"
             )
+    lost = [name for name in checksums if name not in arrays]
+    if lost:
+        raise ValueError(f"{path}: tensor {lost[0]!r} is lost: the header has its sha256 alone; use another copy")
     return arrays
 
 
@@ -175,5 +180,7 @@ def _checksums(data: bytes) -> Mapping[str, str]:
     return checksums if isinstance(checksums, dict) else {}
 
 
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
+def _sha256(name: str, array: np.ndarray) -> str:
+    said = hashlib.sha256(f"{name} {array.dtype} {array.shape} ".encode())
+    said.update(array.reshape(-1).view(np.uint8).data)
+    return said.hexdigest()

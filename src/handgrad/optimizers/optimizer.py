@@ -1,5 +1,6 @@
 """What all optimizers share: the pair Optimizer, the types they compute in, and their checks."""
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable
@@ -16,6 +17,9 @@ Tree = Any
 class Optimizer(NamedTuple):
     """A pair of pure functions: init(params) -> opt_state; update(grads, opt_state, params=None) -> updates, opt_state.
 
+    An update that has an argument `at` besides, such as that of `hg.kfac`, is told where the gradients were taken: the
+    arguments (params, x, y, state, key, weights) of the objective.
+
     Example:
         >>> from handgrad.optimizers import chain, sgd
         >>> def update(grads, state, params=None):
@@ -30,6 +34,12 @@ class Optimizer(NamedTuple):
 
     init: Callable[[Tree], Tree]
     update: Callable[..., tuple[Tree, Tree]]
+
+
+def update_at(optimizer: Any, grads: Tree, state: Tree, params: Tree | None, at: Any) -> tuple[Tree, Tree]:
+    """The optimizer's update, with `at` if it takes that: the arguments of the objective whose gradients these are."""
+    takes_it = "at" in inspect.signature(optimizer.update).parameters
+    return optimizer.update(grads, state, params, **({"at": at} if takes_it else {}))
 
 
 def as_type_of(number: ArrayLike, like: jax.Array) -> jax.Array:

@@ -20,7 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from handgrad.optimizers.optimizer import Optimizer, Tree, as_type_of, check_number, check_optimizer, decayed, wide
+from handgrad.optimizers.optimizer import (
+    Optimizer,
+    Tree,
+    as_type_of,
+    check_number,
+    check_optimizer,
+    decayed,
+    update_at,
+    wide,
+)
 
 LARGE, PARTS = 1 << 18, 32  # numbers from which on an array's squares are added up in parts, and how many
 
@@ -53,10 +62,12 @@ def chain(*optimizers: Any) -> Optimizer:
     def init(params: Tree) -> tuple[Tree, ...]:
         return tuple(optimizer.init(params) for optimizer in optimizers)
 
-    def update(grads: Tree, state: tuple[Tree, ...], params: Tree | None = None) -> tuple[Tree, tuple[Tree, ...]]:
+    def update(
+        grads: Tree, state: tuple[Tree, ...], params: Tree | None = None, at: Any = None
+    ) -> tuple[Tree, tuple[Tree, ...]]:
         new_states = []
         for optimizer, its_state in zip(optimizers, state, strict=True):
-            grads, its_state = optimizer.update(grads, its_state, params)
+            grads, its_state = update_at(optimizer, grads, its_state, params, at)
             new_states.append(its_state)
         return grads, tuple(new_states)
 
@@ -176,10 +187,10 @@ def masked(inner: Any, mask: Tree | Callable[[Tree], Tree]) -> Optimizer:
     def init(params: Tree) -> Tree:
         return inner.init(_only(_trained(mask, params), params))
 
-    def update(grads: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
+    def update(grads: Tree, state: Tree, params: Tree | None = None, at: Any = None) -> tuple[Tree, Tree]:
         trained = _trained(mask, grads)
         params = None if params is None else _only(trained, params)
-        updates, state = inner.update(_only(trained, grads), state, params)
+        updates, state = update_at(inner, _only(trained, grads), state, params, at)
         leaves, tree = jax.tree.flatten(grads)
         its_updates = iter(jax.tree.leaves(updates))
         every = [next(its_updates) if t else jnp.zeros_like(g) for t, g in zip(trained, leaves, strict=True)]

@@ -22,6 +22,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from handgrad.training import npz
+from handgrad.training.sharded import load_sharded as load_sharded
+from handgrad.training.sharded import save_sharded as save_sharded
 from handgrad.training.structure import described, leaf_names, rebuilt
 
 VERSION = 1
@@ -55,14 +58,54 @@ def save(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any] | No
         >>> load(path)["dense1"]["bias"].dtype, metadata(path)["net"], np.load(path).files
         (dtype(bfloat16), 'Chain(Dense(3))', ['manifest', 'dense1/bias'])
     """
+    snapshot(tree, metadata=metadata, copy=False).write(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A tree as it was at one moment, in the host's memory, ready to be written by any thread. Made by `snapshot`."""
+
+    arrays: dict[str, np.ndarray]
+    manifest: dict[str, Any]
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write it to a file, as `save` does."""
+        entries = {name: entry | {"sha256": _sha256(self.arrays[name])} for name, entry in self._entries()}
+        text = json.dumps(self.manifest | {"leaves": entries}).encode()
+        npz.write(Path(path), {MANIFEST: np.frombuffer(text, np.uint8), **self.arrays})
+
+    def _entries(self) -> Any:
+        return self.manifest["leaves"].items()
+
+
+def snapshot(tree: Any, *, metadata: Mapping[str, Any] | None = None, copy: bool = True) -> Snapshot:
+    """A copy of a tree on the host, to be written while the training goes on and overwrites the tree.
+
+    Args:
+        tree: as for `save`.
+        metadata: as for `save`.
+        copy: whether arrays that are on the host already are copied; if not, they must not change before the write.
+
+    Raises:
+        TypeError, ValueError: as `save`.
+
+    Example:
+        >>> import tempfile
+        >>> kept, path = snapshot({"steps": jnp.arange(2)}), Path(tempfile.mkdtemp()) / "params.npz"
+        >>> kept.write(path)
+        >>> print(load(path)["steps"])
+        [0 1]
+    """
     leaves = leaf_names(tree)
     if MANIFEST in leaves:
         raise ValueError(f"checkpoint.save: a leaf may not be named {MANIFEST!r}; put the tree into a dict, as params")
-    stored = {name: _stored(name, leaf) for name, leaf in leaves.items()}
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array) and not _is_key(leaf):
+            leaf.copy_to_host_async()  # all on their way before the first is waited for
+    stored = {name: _stored(name, leaf, copy) for name, leaf in leaves.items()}
     entries = {name: _entry(leaves[name], array) for name, array in stored.items()}
-    manifest = {"version": VERSION, "structure": described(tree), "leaves": entries, "metadata": dict(metadata or {})}
-    text = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
-    npz.write(Path(path), {MANIFEST: text, **stored})
+    about = {"structure": described(tree), "leaves": entries, "metadata": dict(metadata or {})}
+    return Snapshot(stored, {"version": VERSION, **about})
 
 
 def load(path: str | os.PathLike, like: Any = None) -> Any:
@@ -110,7 +153,7 @@ def latest(folder: str | os.PathLike) -> Path | None:
     """The newest readable checkpoint among a run's `step_*.npz`.
 
     Args:
-        folder: the folder of checkpoints, which need not exist.
+        folder: a run's folder, or its folder of checkpoints, which need not exist.
 
     Returns:
         The path with the highest step, or None where there is no checkpoint at all. One that cannot be read is passed
@@ -123,16 +166,63 @@ def latest(folder: str | os.PathLike) -> Path | None:
         >>> print(latest("no-such-folder"))
         None
     """
-    paths = sorted(Path(folder).glob("step_*.npz"), key=lambda path: (len(path.name), path.name), reverse=True)
+    paths = newest_first(folder)
+    found = _first_readable("latest", paths)
+    if paths and found is None:
+        raise ValueError(f"checkpoint.latest: none of the {len(paths)} checkpoints in {folder} is readable")
+    return found
+
+
+def best(folder: str | os.PathLike) -> Path | None:
+    """The checkpoint of a run's best epoch: that of the lowest validation loss, or of the lowest training loss.
+
+    `fit` writes the loss of the epoch into each checkpoint, as `metadata(path)["score"]`, and never removes the best
+    one. Of two equal losses the earlier one is better.
+
+    Args:
+        folder: a run's folder, or its folder of checkpoints.
+
+    Returns:
+        The path, or None where no checkpoint has a score. One that cannot be read is passed over with a warning.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for step, loss in ((1, 0.5), (2, 0.3), (3, 0.4)):
+        ...     save(folder / f"step_{step}.npz", {}, metadata={"score": loss, "score_name": "validation_loss"})
+        >>> best(folder).name
+        'step_2.npz'
+    """
+    return _first_readable("best", best_first(folder))
+
+
+def newest_first(folder: str | os.PathLike) -> list[Path]:
+    """A run's checkpoints by step, whether readable or not."""
+    folder = Path(folder)
+    paths = [*folder.glob("step_*.npz"), *folder.glob("checkpoints/step_*.npz")]
+    return sorted(paths, key=lambda path: (len(path.name), path.name), reverse=True)
+
+
+def best_first(folder: str | os.PathLike) -> list[Path]:
+    """The checkpoints that have a score of the newest one's kind, by score; the arrays are not looked at."""
+    scored = []
+    for path in newest_first(folder):
+        with contextlib.suppress(ValueError):
+            about = metadata(path)
+            if isinstance(about.get("score"), float) and math.isfinite(about["score"]):
+                scored.append((path, about["score"], about.get("score_name")))
+    of_a_kind = [(score, path) for path, score, name in reversed(scored) if name == scored[0][2]]
+    return [path for _, path in sorted(of_a_kind, key=lambda pair: pair[0])]
+
+
+def _first_readable(op: str, paths: list[Path]) -> Path | None:
     for path in paths:
         try:
             verify(path)
         except ValueError as error:
-            warnings.warn(f"checkpoint.latest: passed over {error}", stacklevel=2)
+            warnings.warn(f"checkpoint.{op}: passed over {error}", stacklevel=3)
         else:
             return path
-    if paths:
-        raise ValueError(f"checkpoint.latest: none of the {len(paths)} checkpoints in {folder} is readable")
     return None
 
 
@@ -227,10 +317,10 @@ def _leaf(path: Any, name: str, entry: dict[str, Any], reader: npz.Reader) -> ja
     return jnp.array(array)
 
 
-def _stored(name: str, leaf: Any) -> np.ndarray:
+def _stored(name: str, leaf: Any, copy: bool) -> np.ndarray:
     """A leaf as an array of a dtype that NumPy itself knows."""
     array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    array = array.astype(array.dtype.newbyteorder("="), order="C")
+    array = array.astype(array.dtype.newbyteorder("="), order="C", copy=copy)
     if array.dtype.isbuiltin == 2:  # registered with NumPy by others: bfloat16 and its like
         array = array.view(f"uint{8 * array.dtype.itemsize}")
     if array.dtype.kind not in "biufc":
@@ -239,13 +329,12 @@ def _stored(name: str, leaf: Any) -> np.ndarray:
 
 
 def _entry(leaf: Any, stored: np.ndarray) -> dict[str, Any]:
-    """What the manifest says of a leaf."""
+    """What the manifest says of a leaf, but for the sha256 of its bytes."""
     entry = {
         "dtype": _dtype_name(leaf),
         "shape": list(np.shape(leaf)),
         "stored_dtype": stored.dtype.name,
         "stored_shape": list(stored.shape),
-        "sha256": _sha256(stored),
     }
     return entry | {"key_impl": str(jax.random.key_impl(leaf))} if _is_key(leaf) else entry
 
@@ -260,4 +349,4 @@ def _dtype_name(leaf: Any) -> str:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
+    return hashlib.sha256(npz.bytes_of(array)).hexdigest()

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from handgrad.mesh import on_host as on_host
 from handgrad.mesh import place, spread
+from handgrad.training.guard import Guard
 from handgrad.training.step import Metrics, TrainState
 from handgrad.training.watch import Watch
 
@@ -115,6 +116,13 @@ class ParallelStep:
     ) -> tuple[TrainState, Metrics]:
         """The train state after one step on the whole batch, and the metrics of the whole batch before it."""
         return self.step(self.place_state(train_state), *self.place_batch(x, y, weights))
+
+    def guarded(
+        self, train_state: TrainState, guard: Guard, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
+    ) -> tuple[TrainState, Guard, Metrics]:
+        """The same, but a step that is not finite leaves the train state as it is, see `TrainStep.guarded`."""
+        guard = jax.tree.map(lambda leaf: place(leaf, NamedSharding(self.mesh, COPY)), guard)
+        return self.step.guarded(self.place_state(train_state), guard, *self.place_batch(x, y, weights))
 
     def lower(self, train_state: TrainState, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Any:
         """The lowered step, to read what is computed and sent."""

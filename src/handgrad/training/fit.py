@@ -19,12 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from handgrad.compile import jit
 from handgrad.data import batches
 from handgrad.data import prefetch as made_ahead
-from handgrad.gradient import Objective
-from handgrad.insight.trace import Trace, trace
 from handgrad.training.evaluate import evaluate
+from handgrad.training.guard import Guarded, NotFinite, check_can_skip, explained
 from handgrad.training.inputs import check_examples, check_labels, logits_shape
 from handgrad.training.interrupt import stop_signals
 from handgrad.training.log import Log
@@ -32,6 +30,7 @@ from handgrad.training.peers import Peers, checksum
 from handgrad.training.run_folder import History, Line, RunFolder
 from handgrad.training.run_record import note_run, training_facts
 from handgrad.training.step import TrainState, copied
+from handgrad.training.tracer import breaker, tracer
 
 AUGMENT_STREAM = 2**31  # sets the keys of augmentation apart from keys that users make of the same seed
 
@@ -52,6 +51,9 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     trace_every: int | None = None,
+    keep: int = 3,
+    background: bool = False,
+    skip_nonfinite: int | None = None,
 ) -> tuple[TrainState, History]:
     """Train for some epochs.
 
@@ -73,16 +75,22 @@ def fit(
         prefetch: how many batches a thread makes ready, augmented and on the device, while the step runs, see
             `hg.data.prefetch`; 0 makes each before its step, without a thread. The run is the same.
         run_dir: folder for metrics.jsonl (a line of JSON for each step, epoch and trace), checkpoints/step_XXXXXXXX.npz
-            (one an epoch, the newest three are kept) and run.json, what was run: all that `hg.report` makes a page of.
+            (one an epoch, see keep) and run.json, what was run: all that `hg.report` makes a page of.
         resume: continue from the newest checkpoint in run_dir; if there is none yet, start.
         progress: whether to draw a bar with loss, accuracy and images per second.
         trace_every: look inside the first step and each N-th after it: `hg.trace` of its batch and masks, before it is
             taken. It costs about three gradients; the device does not wait for it.
+        keep: how many of the newest checkpoints stay, beside the best one, which `checkpoint.best(run_dir)` finds.
+        background: whether a thread writes the checkpoints, from a copy on the host, while training goes on. At most
+            one is under way; an error of it comes out at the next one or at the end.
+        skip_nonfinite: how many steps in a row may have a loss or gradient that is not finite: they change nothing but
+            the count of steps, and the epoch's line says how many they were, `skipped`. None stops at the first one.
 
     Returns:
         The trained state, and the history, lists by name: step, loss, accuracy, grad_norm with one entry a step; epoch,
-        epoch_end (its last step), train_loss, train_accuracy, seconds, images_per_second and, with validation,
-        validation_loss and validation_accuracy with one entry an epoch. The first epoch's time includes compilation.
+        epoch_end (its last step), train_loss, train_accuracy, seconds, images_per_second, best_epoch (that of the
+        lowest validation_loss, or else train_loss, so far) and, with validation, validation_loss and
+        validation_accuracy with one entry an epoch. The first epoch's time includes compilation.
         With trace_every also trace_step and trace, what was found in that step, for `hg.viz.trace`; `Trace.from_record`
         makes a table of one.
 
@@ -91,6 +99,9 @@ def fit(
             above n, a run_dir with a run in it and resume=False, a run to resume that is of other data or settings,
             processes that do not agree in data, settings or train state.
         TypeError: x that is not floating point, or a step without an objective together with validation or trace_every.
+        FloatingPointError: a step whose loss or gradient is not finite. The layer, direction and array that went first
+            are named (from `hg.trace` of that step); the state before the step is saved in run_dir.
+        OSError: the disk is full, say; all that was saved before is whole.
 
     Example:
         >>> from handgrad.gradient import Objective
@@ -109,6 +120,10 @@ def fit(
     x, y = _checked("fit", train_state, step, x, y, batch_size)
     getattr(step, "check_batch_size", int)(batch_size)
     _check_count("epochs", epochs)
+    _check_count("keep", keep)
+    if skip_nonfinite is not None:
+        _check_count("skip_nonfinite", skip_nonfinite)
+        check_can_skip(step)
     if trace_every is not None:
         _check_count("trace_every", trace_every)
         _check_objective("trace_every", step)
@@ -121,9 +136,15 @@ def fit(
     peers, facts = Peers.of(step), {"seed": seed, "batch_size": batch_size, "examples": len(x)}
     if peers.many:
         given = {"x": x, "y": y, "validation": validation, "train_state": train_state}
-        settings = {"epochs": epochs, "run_dir": run_dir is None, "resume": resume, "trace_every": trace_every}
+        settings = {
+            "epochs": epochs,
+            "run_dir": run_dir is None,
+            "resume": resume,
+            "trace_every": trace_every,
+            "skip_nonfinite": skip_nonfinite,
+        }
         peers.agree(facts | settings | {name: checksum(tree) for name, tree in given.items()})
-    folder = None if run_dir is None else RunFolder(run_dir, facts, peers)
+    folder = None if run_dir is None else RunFolder(run_dir, facts, peers, keep, background)
     first, history = int(train_state.step), {}
     if folder is not None and resume:
         train_state, first, history = folder.resume(train_state)
@@ -133,13 +154,15 @@ def fit(
         held_out = 0 if validation is None else len(validation[0])
         settings = {"batch_size": batch_size, "epochs": epochs, "seed": seed, "trace_every": trace_every}
         note_run(run_dir, **training_facts(step, train_state.params, x, validation=held_out, **settings))
-    train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, _tracer(step)
+    guarded = Guarded(step, skip_nonfinite, history)
+    train_state, per_epoch, traced = copied(train_state), len(x) // batch_size, tracer(step)
     progress = progress and peers.is_main
     with (
         stop_signals(active=folder is not None and not peers.many) as stop,
         _bar(per_epoch * batch_size * epochs, progress) as bar,
+        folder or contextlib.nullcontext(),
     ):
-        log = Log(history, first, folder, bar, batch_size)
+        log, saved = Log(history, first, folder, bar, batch_size, skip_nonfinite), None
         try:
             for epoch in range(len(history.get("epoch", ())), epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
@@ -149,7 +172,7 @@ def fit(
                     for batch in ready:
                         if trace_every is not None and log.done % trace_every == 0:
                             log.add_trace(traced(train_state, *batch))
-                        train_state, metrics = step(train_state, *batch)
+                        train_state, metrics = guarded(train_state, *batch)
                         log.add(metrics)
                         if peers.stopped(stop, log.done):
                             break
@@ -160,35 +183,28 @@ def fit(
                 line = log.epoch_line(epoch, per_epoch, seconds, (log.done - done_before) * batch_size)
                 if validation is not None:
                     line |= _validated(train_state, step, validation, batch_size)
+                line, score = log.with_best(line)
                 log.add_line(line)
                 if folder is not None:
-                    folder.save(train_state, first)
+                    saved = folder.save(train_state, first, score)
+            if folder is not None and stop.number is not None:
+                saved = folder.save(train_state, first)
+        except NotFinite as found:
+            look = None
+            if guarded.can:  # the state is the one before that step, whose batch is made again
+                saved = None if folder is None else folder.save(train_state, first)
+                i = found.step - first - 1
+                made = _batches(step, order(epoch=i // per_epoch), i - i % per_epoch, i, augment, seed)
+                look = functools.partial(breaker(step), train_state, *next(made))
+            raise explained(found, look, saved, skip_nonfinite) from None
         except KeyboardInterrupt:  # raised by step or augment themselves, or by a second Ctrl-C
             if folder is not None and not peers.many and stop.number is None and not _is_deleted(train_state):
                 log.read_all()
                 folder.save(train_state, first)
             raise
     if stop.number is not None:
-        _leave(stop.number, None if folder is None else folder.save(train_state, first), run_dir)
+        _leave(stop.number, saved, run_dir)
     return train_state, history
-
-
-def _tracer(step: Any) -> Callable:
-    """(train_state, x, y) -> the Trace of the gradient that the step is about to take."""
-    place_state, place_batch = (getattr(step, name, None) for name in ("place_state", "place_batch"))
-
-    def traced(train_state: TrainState, x: Any, y: Any) -> Trace:
-        if place_state is not None and place_batch is not None:
-            train_state, (x, y) = place_state(train_state), place_batch(x, y)
-        return _traced(step.objective, train_state, x, y)
-
-    return traced
-
-
-@functools.partial(jit, static_argnums=0)
-def _traced(objective: Objective, train_state: TrainState, x: Any, y: Any) -> Trace:
-    key = jax.random.fold_in(train_state.key, train_state.step)
-    return trace(objective)(train_state.params, x, y, train_state.state, key)
 
 
 def _is_deleted(train_state: TrainState) -> bool:

@@ -7,6 +7,7 @@ Reading takes no more memory than the file has bytes: members may not claim more
 import contextlib
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
+                member.write(bytes_of(array))
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, not copied."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 class Reader:
@@ -78,7 +85,7 @@ def blaming(path: Any, part: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes path's place once it is written and on disk; after an error path is as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # `sweep` knows the name
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -93,3 +100,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `replacing` left in a folder when its process was killed in the middle of it."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)

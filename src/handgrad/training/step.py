@@ -24,9 +24,12 @@ from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
 from handgrad.optimizers import apply_updates
+from handgrad.optimizers.optimizer import update_at
 from handgrad.optimizers.transforms import global_norm
+from handgrad.training.ensemble import Ensemble, init_optimizer, member_objective, member_step
 from handgrad.training.evaluate import right
 from handgrad.training.gradients import in_precision
+from handgrad.training.guard import Guard, guarded
 
 
 class TrainState(NamedTuple):
@@ -74,7 +77,7 @@ def init_train_state(net: Layer, optimizer: Any, key: Array, in_shape: Shape, dt
     """
     check_is_layer(net, "init_train_state, net")
     params, state = net.init(key, in_shape, dtype)
-    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key))
+    return copied(TrainState(jnp.zeros((), jnp.int32), params, state, init_optimizer(net, optimizer, params), key))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,22 +99,53 @@ class TrainStep:
         """The lowered step, as `jax.jit(f).lower` gives it: to read its memory and cost."""
         return self._compiled.lower(train_state, x, y, weights)
 
+    def guarded(
+        self, train_state: TrainState, guard: Guard, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
+    ) -> tuple[TrainState, Guard, Metrics]:
+        """The same, but a step whose loss or gradient is not finite leaves the train state as it is, see `Guard`."""
+        return self._compiled_guarded(train_state, guard, x, y, weights)
+
     @functools.cached_property
     def _compiled(self) -> Jitted:
-        gradient = self.value_and_grad(self.objective, has_aux=True)
-
         def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
-            t, params, state, opt_state, key = train_state
-            (loss, aux), grads = gradient(params, x, y, state, jax.random.fold_in(key, t), weights)
-            updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = Metrics(
-                loss,
-                batch_accuracy(self.objective.loss, aux.logits, y, weights),
-                global_norm(getattr(grads, "grads", grads)),
-            )
-            return TrainState(t + 1, apply_updates(params, updates), aux.state, opt_state, key), metrics
+            at, found = self._gradient(train_state, x, y, weights)
+            return self._updated(train_state, at, *found[:2]), found[2]
 
-        return jit(step, donate_argnums=0 if self.donate else ())
+        return jit(member_step(self.objective.net, step), donate_argnums=0 if self.donate else ())
+
+    @functools.cached_property
+    def _compiled_guarded(self) -> Jitted:
+        def step(
+            train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
+        ) -> tuple[TrainState, Guard, Metrics]:
+            at, (grads, state, metrics) = self._gradient(train_state, x, y, weights)
+            update = functools.partial(self._updated, train_state, at, grads, state)
+            return *guarded(train_state, guard, metrics, update), metrics
+
+        def step_of_members(
+            train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
+        ) -> tuple[TrainState, Guard, Metrics]:
+            """All are refused together: the metrics, means over members, are not finite where one member's are not."""
+            new, metrics = self._compiled(train_state, x, y, weights)
+            return *guarded(train_state, guard, metrics, lambda: new), metrics
+
+        whole = step_of_members if isinstance(self.objective.net, Ensemble) else step
+        return jit(whole, donate_argnums=0 if self.donate else ())
+
+    def _gradient(
+        self, train_state: TrainState, x: Array, y: Array, weights: Array | None
+    ) -> tuple[Any, tuple[Any, Any, Metrics]]:
+        """Where the objective is looked at, and there its gradient, the layers' new state, the metrics."""
+        t, params, state, _, key = train_state
+        at = (params, x, y, state, jax.random.fold_in(key, t), weights)
+        (loss, aux), grads = self.value_and_grad(member_objective(self.objective), has_aux=True)(*at)
+        accuracy = batch_accuracy(self.objective.loss, aux.logits, y, weights)
+        return at, (grads, aux.state, Metrics(loss, accuracy, global_norm(grads)))
+
+    def _updated(self, train_state: TrainState, at: Any, grads: Any, state: Any) -> TrainState:
+        t, params, _, opt_state, key = train_state
+        updates, opt_state = update_at(self.optimizer, grads, opt_state, params, at)
+        return TrainState(t + 1, apply_updates(params, updates), state, opt_state, key)
 
 
 def make_train_step(

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
+from handgrad.insight.kfac import Factors, KfacState
 from handgrad.optimizers import OptState
 from handgrad.training.step import TrainState
 
-OURS = {"TrainState": TrainState, "OptState": OptState}
+OURS = {kind.__name__: kind for kind in (TrainState, OptState, KfacState, Factors)}
 
 
 def leaf_names(tree: Any) -> dict[str, Any]:

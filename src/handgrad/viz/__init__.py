@@ -8,6 +8,7 @@ text and lines of middle tones that can be read on white paper as on a dark page
 from handgrad.viz.canvas import BLUE, ORANGE, alt_text, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.costs import cost, ledger
+from handgrad.viz.curvature import compare_losses, sharpness
 from handgrad.viz.demo import demo_2d
 from handgrad.viz.descent import descend_2d, wiggle_cost, wiggle_signs
 from handgrad.viz.images import images
@@ -17,6 +18,7 @@ from handgrad.viz.learning import learning_curve
 from handgrad.viz.net import net
 from handgrad.viz.report import report
 from handgrad.viz.run import draw_run
+from handgrad.viz.sweep import sweep
 from handgrad.viz.trace import trace
 from handgrad.viz.wrong import wrong
 
@@ -32,6 +34,7 @@ __all__ = [
     "activations",
     "saliency",
     "alt_text",
+    "compare_losses",
     "confusion",
     "confusion_text",
     "demo_2d",
@@ -41,6 +44,8 @@ __all__ = [
     "learning_curve",
     "report",
     "save",
+    "sweep",
+    "sharpness",
     "trace",
     "wrong",
 ]
