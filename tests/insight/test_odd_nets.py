@@ -1,10 +1,11 @@
 """Nets that a tool meets less often: branches at the top, rules and inference around layers, zero gradients."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import handgrad as hg
@@ -142,3 +143,15 @@ def test_noise_wants_a_finite_length_and_clipping_one_number():
     for max_norm in (jnp.ones(3), jnp.ones((1, 1))):
         with pytest.raises(TypeError, match=r"clipped_grad: max_norm must be a number, got an array of shape \("):
             hg.clipped_grad(objective, max_norm)
+
+
+def test_sizes_may_be_numpys_integers_and_no_other_numbers():
+    net, batch, in_shape = hg.Chain(hg.Dense(3)), cast(int, np.int64(2)), tuple(np.array([4]))
+    assert hg.ledger(net, in_shape, batch, temporary=False) == hg.ledger(net, (4,), 2, temporary=False)
+    assert hg.cost(net, in_shape, batch, seconds=0).multiply_adds == 24
+    assert hg.summary(net, (4,), batch).rows == hg.summary(net, (4,), 2).rows
+    wrongs: list[Any] = [0, 1.5, "2"]
+    for tool in (hg.ledger, hg.cost, hg.summary):
+        for wrong in wrongs:
+            with pytest.raises(ValueError, match=f"{tool.__name__}: batch must be at least 1, got {wrong!r}"):
+                tool(net, (4,), wrong)

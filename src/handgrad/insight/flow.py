@@ -5,6 +5,7 @@ Nothing is computed or allocated; shapes are all that goes in.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -38,15 +39,15 @@ def case_of(who: str, net: Layer, in_shape: Shape, batch: int, dtype: Any) -> Ca
         ValueError: a batch below 1, an in_shape that is none, or that does not fit the net.
     """
     check_is_layer(net, who)
-    if not isinstance(batch, int) or batch < 1:
+    if not isinstance(batch, Integral) or batch < 1:
         raise ValueError(f"{who}: batch must be at least 1, got {batch!r}")
-    if not isinstance(in_shape, tuple | list) or not all(isinstance(size, int) and size > 0 for size in in_shape):
+    if not isinstance(in_shape, tuple | list) or not all(isinstance(size, Integral) and size > 0 for size in in_shape):
         raise ValueError(f"{who}: in_shape must be positive ints without the batch axis, got {in_shape!r}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{who}: dtype must be floating, got {jnp.dtype(dtype).name}")
-    key = jax.random.key(0)
-    params, state = jax.eval_shape(lambda key: net.init(key, tuple(in_shape), dtype), key)
-    return Case(params, jax.ShapeDtypeStruct((batch, *in_shape), dtype), state, key)
+    in_shape, key = tuple(map(int, in_shape)), jax.random.key(0)
+    params, state = jax.eval_shape(lambda key: net.init(key, in_shape, dtype), key)
+    return Case(params, jax.ShapeDtypeStruct((int(batch), *in_shape), dtype), state, key)
 
 
 @jax.tree_util.register_dataclass

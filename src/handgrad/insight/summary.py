@@ -5,6 +5,7 @@ Nothing is computed or allocated: `jax.eval_shape` runs init and forward on shap
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -114,8 +115,8 @@ def summary(net: Layer, in_shape: Shape, batch: int = 1) -> Summary:
         total              batch of 1       2,610          4,864       1,536
     """
     check_is_layer(net, "summary")
-    if batch < 1:
-        raise ValueError(f"summary: batch must be at least 1, got {batch}")
+    if not isinstance(batch, Integral) or batch < 1:
+        raise ValueError(f"summary: batch must be at least 1, got {batch!r}")
     rows: list[SummaryRow] = []
     metered = wrap_leaves(lambda layer, path: Meter(layer, path, rows), net)
 
