@@ -47,7 +47,7 @@ def test_report_stands_in_the_folder_by_default(run):
 def test_report_of_no_run(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"handgrad report: report: {tmp_path} holds no run")
+    assert line.startswith(f"handgrad report: {tmp_path} holds no run")
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "nowhere is no folder" in capsys.readouterr().err
 

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if jax.distributed.is_initialized():
             raise  # the other processes hear of it, and end
         notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note.startswith("in ")]  # not JAX's own
-        text = " ".join([str(error), *notes])
+        text = " ".join([str(error).removeprefix(f"{options.command}: "), *notes])
         print(f"handgrad {options.command}: {' '.join(text.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
