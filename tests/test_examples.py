@@ -98,6 +98,19 @@ def test_activations_are_drawn_and_counted(tmp_path):
 
 
 @pytest.mark.slow
+def test_kernels_are_drawn_beside_the_confusion(tmp_path):
+    right = numbers(r"([\d.]+) %", drawn("kernels.py", tmp_path))
+    assert len(right) == 10 and sum(right) / 10 > 60
+
+
+@pytest.mark.slow
+def test_noise_for_privacy_costs_accuracy(tmp_path):
+    accuracy = numbers(r"accuracy ([\d.]+) %", drawn("private.py", tmp_path))
+    assert len(accuracy) == 4 and accuracy == sorted(accuracy, reverse=True)
+    assert accuracy[0] > 88 and accuracy[-1] < accuracy[0] - 20
+
+
+@pytest.mark.slow
 def test_a_large_learning_rate_kills_a_net_and_the_trace_says_where(tmp_path):
     dying, living, _ = drawn("trace.py", tmp_path).split("\n\n")
     assert "relu3 dies: 100 % of its units are dead" in dying and "nothing breaks, dies" in living
@@ -201,10 +214,21 @@ def test_two_processes_train_one_net_and_go_on(tmp_path):
     assert float(found[0]) < 0.3 and float(found[1]) > 95
 
 
-def test_every_example_is_in_the_readme():
+def test_every_example_has_a_heading_in_the_readme():
+    """Outside of the outputs, where an output that is not closed would swallow it."""
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    missing = [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text]
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    missing = [
+        path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"\n## `{path.name}`\n\n" not in outside
+    ]
     assert not missing
+
+
+def test_examples_that_draw_what_is_inside_fit_on_a_page():
+    """Those of docs/inside.md, with their docstrings, in 40 lines."""
+    named = set(re.findall(r"`(\w+\.py)`", (ROOT / "docs" / "inside.md").read_text(encoding="utf-8")))
+    long = [name for name in named if len((ROOT / "examples" / name).read_text(encoding="utf-8").splitlines()) > 40]
+    assert len(named) > 12 and not long
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """Counts by hand, and times that are there; how long anything takes is no test."""
 
 import math
+import time
+from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -40,6 +43,36 @@ def test_every_kind_of_layer_is_timed():
     assert rows["lambda1"].backward_by == "jax.vjp" and rows["lambda1"].backward > 0
     transposed = rows["residual1/body/convtranspose1"]
     assert transposed.multiply_adds == transposed.backward_multiply_adds == 4 * 3 * 2 * 9 * 2
+
+
+@dataclass(frozen=True, repr=False)
+class Slow(hg.Layer):
+    """The identity, which takes 10 ms forward and 30 backward."""
+
+    def apply(self, params, x, state=()):
+        return x
+
+    def forward(self, params, x, state=(), key=None):
+        return waited(x, 0.01), state, ()
+
+    def backward(self, params, residuals, dy):
+        return waited(dy, 0.03), {}
+
+
+def waited(x, seconds):
+    def wait(x):
+        time.sleep(seconds)
+        return x
+
+    return jax.pure_callback(wait, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+def test_a_layer_that_waits_takes_as_long_as_it_waits():
+    found = hg.cost(hg.Chain(hg.Dense(2), Slow()), (3,), batch=2, seconds=0)
+    slow = found.rows[1]
+    assert 10 <= slow.forward < 30 <= slow.backward and 2 < slow.ratio < 4
+    assert found.forward >= 10 and found.backward >= 30 and found.gradient >= 40
+    assert found.rows[0].forward + found.rows[0].backward < 10
 
 
 def test_without_parameters_the_gradient_in_x_is_what_is_wanted():

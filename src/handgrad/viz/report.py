@@ -138,10 +138,8 @@ def _classification(run: RunRecord) -> Answers | None:
     k, y = run.test.logits.shape[1], run.test.y
     none = y[(y < 0) | (y >= k)]
     if len(none):
-        raise ValueError(
-            f"report: {run.folder / TEST} must have labels from 0 to {k - 1} for its logits of {k} classes, "
-            f"got {none[0]}"
-        )
+        wanted = f"labels from 0 to {k - 1} for its logits of {k} classes"
+        raise ValueError(f"report: {run.folder / TEST} must have {wanted}, got {none[0]}")
     return run.test
 
 
