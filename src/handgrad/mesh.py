@@ -111,7 +111,7 @@ def on_host(tree: Any) -> Any:
     def fetched(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return leaf
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             return jax.random.wrap_key_data(fetched(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         if leaf.is_fully_replicated:
             return np.asarray(leaf.addressable_data(0))
@@ -120,13 +120,18 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(fetched, tree)
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether it is an array of typed PRNG keys."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def place(array: Any, sharding: NamedSharding) -> Any:
     """The array with this sharding; from a host's copy each device gets its part, without a word between processes."""
     if isinstance(array, jax.Array) and array.sharding == sharding:
         return array
     if sharding.is_fully_addressable or not getattr(array, "is_fully_addressable", True):
         return jax.device_put(array, sharding)
-    if hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if is_key(array):
         return jax.random.wrap_key_data(place(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad.mesh import is_key
 from handgrad.training import npz
 from handgrad.training.sharded import load_sharded as load_sharded
 from handgrad.training.sharded import save_sharded as save_sharded
@@ -100,7 +101,7 @@ def snapshot(tree: Any, *, metadata: Mapping[str, Any] | None = None, copy: bool
     if MANIFEST in leaves:
         raise ValueError(f"checkpoint.save: a leaf may not be named {MANIFEST!r}; put the tree into a dict, as params")
     for leaf in leaves.values():
-        if isinstance(leaf, jax.Array) and not _is_key(leaf):
+        if isinstance(leaf, jax.Array) and not is_key(leaf):
             leaf.copy_to_host_async()  # all on their way before the first is waited for
     stored = {name: _stored(name, leaf, copy) for name, leaf in leaves.items()}
     entries = {name: _entry(leaves[name], array) for name, array in stored.items()}
@@ -319,7 +320,7 @@ def _leaf(path: Any, name: str, entry: dict[str, Any], reader: npz.Reader) -> ja
 
 def _stored(name: str, leaf: Any, copy: bool) -> np.ndarray:
     """A leaf as an array of a dtype that NumPy itself knows."""
-    array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     array = array.astype(array.dtype.newbyteorder("="), order="C", copy=copy)
     if array.dtype.isbuiltin == 2:  # registered with NumPy by others: bfloat16 and its like
         array = array.view(f"uint{8 * array.dtype.itemsize}")
@@ -336,11 +337,7 @@ def _entry(leaf: Any, stored: np.ndarray) -> dict[str, Any]:
         "stored_dtype": stored.dtype.name,
         "stored_shape": list(stored.shape),
     }
-    return entry | {"key_impl": str(jax.random.key_impl(leaf))} if _is_key(leaf) else entry
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return entry | {"key_impl": str(jax.random.key_impl(leaf))} if is_key(leaf) else entry
 
 
 def _dtype_name(leaf: Any) -> str:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad.mesh import is_key
 from handgrad.training.structure import leaf_names
 
 MISSING = "{op} needs Orbax, which is not installed: pip install 'handgrad[orbax]'"
@@ -118,7 +119,7 @@ def _check(folder: Any, found: dict[str, Any], wanted: dict[str, Any]) -> None:
 def _plain(tree: Any) -> dict[str, jax.Array]:
     """The leaves by name, typed keys as their words."""
     return {
-        name: jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
+        name: jax.random.key_data(leaf) if is_key(leaf) else jnp.asarray(leaf)
         for name, leaf in leaf_names(tree).items()
     }
 
@@ -129,8 +130,4 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
 
 def _as(like: Any, read: Any) -> Any:
     """What was read, as a key if its like is one."""
-    return jax.random.wrap_key_data(read, impl=jax.random.key_impl(like)) if _is_key(like) else read
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(read, impl=jax.random.key_impl(like)) if is_key(like) else read
