@@ -33,17 +33,22 @@ def test_what_arrives_is_counted_from_the_loss_though_branches_end_the_net(join)
         assert row.arrived == pytest.approx(float(jnp.linalg.norm(part) / jnp.linalg.norm(dlogits)), rel=1e-10)
 
 
+@dataclass(frozen=True)
 class Kinked(hg.losses.Loss):
-    """Its value is finite, its gradient in the first logit is not."""
+    """Its value is finite, its gradient in one logit is not."""
+
+    logit: int
 
     def per_example(self, logits, y):
-        return jnp.sqrt(jnp.abs(logits[:, 0] - logits[:, 0])) + logits.sum(1)
+        one = logits[:, self.logit]
+        return jnp.sqrt(jnp.abs(one - one)) + logits.sum(1)
 
 
-def test_a_loss_whose_gradient_breaks_is_named_though_branches_end_the_net():
+@pytest.mark.parametrize("logit", [0, 5])
+def test_a_loss_whose_gradient_breaks_is_named_though_branches_end_the_net(logit):
     net = hg.Parallel(hg.Dense(3), hg.Dense(3))
-    found = hg.trace(hg.Objective(net, Kinked()))(params_of(net), X, Y)
-    assert found.first_nonfinite == NonFinite("loss", "backward", "dlogits", (0, 0))
+    found = hg.trace(hg.Objective(net, Kinked(logit)))(params_of(net), X, Y)
+    assert found.first_nonfinite == NonFinite("loss", "backward", "dlogits", (0, logit))
 
 
 @dataclass(frozen=True, repr=False)
