@@ -34,7 +34,7 @@ $(VENV)/bench: $(VENV)/made pyproject.toml
 train: $(VENV)/train  ## train the digits net by hand-derived gradients, checked first
 	$(BIN)/python examples/train_digits.py --run-dir $(RUN_DIR)
 
-test: $(VENV)/dev  ## run the tests (under 8 minutes on two cores)
+test: $(VENV)/dev  ## run the tests (under 10 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
 
 test-slow: $(VENV)/dev  ## run the long tests

@@ -51,7 +51,9 @@ def many(count=100):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("culprits", [[37], [0, 99], [50, 53]])
+@pytest.mark.parametrize(
+    "culprits", [[50, 53], *(pytest.param(few, marks=pytest.mark.slow) for few in ([37], [0, 99]))]
+)
 def test_a_planted_abort_is_found_named_and_made_smaller(culprits):
     sizes = [many()[n]["x"][1] for n in culprits]
     command = planted(f's["x"][1] in {sizes} and s["settings"].get("padding") and s["x"][2] > 0', "os.abort()")
@@ -63,6 +65,7 @@ def test_a_planted_abort_is_found_named_and_made_smaller(culprits):
     assert line[:3] == ["python", "tests/aborts.py", "--only"] and json.loads(line[3]) == found[0].setting
 
 
+@pytest.mark.slow
 @pytest.mark.core
 def test_a_hang_is_found(monkeypatch):
     monkeypatch.setattr(aborts, "SECONDS", (1.5, 0))

@@ -110,6 +110,7 @@ def test_methods():
     assert Scale()(2.0) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", ["first", "split"])
 @pytest.mark.parametrize("window", [2, 9])
 def test_pools_and_softmax_keep_nan_under_the_options(ties, window):

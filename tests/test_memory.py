@@ -22,6 +22,7 @@ print(int(resident.split()[1]) >> 10)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_freed_memory_stays_where_it_is_kept_and_goes_where_not():
     if not _in_a_process("hg.keep_memory()"):

@@ -110,6 +110,7 @@ def test_inside_shard_map_the_gradient_is_that_of_one_big_batch():
         chex.assert_trees_all_close(found, (loss, dparams, dx), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_without_the_sum_each_device_has_a_gradient_of_its_own():
     """What `summed` is there for: a device's own gradient differs from the big batch's, and from its neighbour's."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))

@@ -62,6 +62,7 @@ def test_the_gradient_is_that_of_value_and_grad_and_of_jax():
     chex.assert_trees_all_equal_structs(found.grads, args[0])
 
 
+@pytest.mark.slow
 def test_each_layer_saw_its_own_vjp():
     net = every_container()
     args = case(net)

@@ -59,7 +59,7 @@ NETS = {  # net and in_shape, each as small as its pools allow
         (8, 8, 3),
     ),
 }
-FAST = ("perceptron", "mlp", "lenet5 of the paper", "alexnet", "vgg with batch norm", "resnet", "start of mobilenet_v1")
+FAST = ("perceptron", "mlp", "lenet5 of the paper", "resnet", "start of mobilenet_v1")
 QUICKLY_TRAINED = ("lenet5 of the paper", "resnet")
 DEEP = {
     "mobilenet_v1": (models.mobilenet_v1(5, width=TINY), (32, 32, 3)),

@@ -91,6 +91,7 @@ def close(got, want, rtol, least=0.0, name=""):
     np.testing.assert_allclose(got, want, rtol=0, atol=rtol * max(np.abs(want).max(), least), err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "training", "dtype"),
     [

@@ -160,6 +160,7 @@ def test_by_paper():
 MODES = pytest.mark.parametrize("output_size", [(3, 4), 2, 1], ids=["general", "plain", "global"])
 
 
+@pytest.mark.slow
 @KINDS
 @MODES
 def test_orders_and_finite_differences(kind, output_size):

@@ -301,6 +301,7 @@ def test_vmap_over_data_over_parameters_and_over_both_and_a_scan_are_a_loop(op):
         assert_close(got, [np.stack(each) for each in zip(*loop, strict=True)])
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_those_of_the_formula(op):
     arrays, tangents = op.arrays(), op.arrays(1)
     places = floating(arrays)

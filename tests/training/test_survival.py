@@ -79,7 +79,8 @@ def test_two_processes_do_the_same_to_the_bit(whole, tmp_path):
     same_run(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [20])
 def test_killed_at_random_moments_and_resumed_it_is_the_same_run(whole, tmp_path, kills):
     chance, folder = random.Random(kills), tmp_path / "run"
     for i in range(kills):
