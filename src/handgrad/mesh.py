@@ -112,7 +112,7 @@ def on_host(tree: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return leaf
         if is_key(leaf):
-            return jax.random.wrap_key_data(fetched(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+            return from_words(fetched(words(leaf)), leaf)
         if leaf.is_fully_replicated:
             return np.asarray(leaf.addressable_data(0))
         return multihost_utils.process_allgather(leaf, tiled=True)
@@ -125,6 +125,16 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def words(leaf: Any) -> Any:
+    """The uint32 words of typed PRNG keys; any other array as it is."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
+
+
+def from_words(array: Any, like: Any) -> Any:
+    """`words` undone: keys of the kind of `like`, if that is keys; else the array as it is."""
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like)) if is_key(like) else array
+
+
 def place(array: Any, sharding: NamedSharding) -> Any:
     """The array with this sharding; from a host's copy each device gets its part, without a word between processes."""
     if isinstance(array, jax.Array) and array.sharding == sharding:
@@ -132,6 +142,6 @@ def place(array: Any, sharding: NamedSharding) -> Any:
     if sharding.is_fully_addressable or not getattr(array, "is_fully_addressable", True):
         return jax.device_put(array, sharding)
     if is_key(array):
-        return jax.random.wrap_key_data(place(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
+        return from_words(place(words(array), sharding), array)
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -5,7 +5,16 @@ from typing import Any
 
 
 def imported(module: str, use: str, extra: str) -> Any:
-    """The module, or an ImportError that names the extra of handgrad that brings it."""
+    """The module, or an ImportError that names the extra of handgrad that brings it.
+
+    Args:
+        module: such as `torch`.
+        use: what wants it, for the message.
+        extra: of pyproject.toml.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

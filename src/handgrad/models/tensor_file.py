@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad.data.extra import imported
 from handgrad.layers.layer import Layer, check_is_layer
-from handgrad.models.interop import imported
 from handgrad.training import npz
 from handgrad.training.structure import leaf_names
 
@@ -58,7 +58,7 @@ def save_safetensors(path: str | os.PathLike, params: Any, state: Any = ()) -> N
         >>> {name: (array.shape, str(array.dtype)) for name, array in read_safetensors(path).items()}
         {'params/dense1/bias': ((3,), 'bfloat16')}
     """
-    numpy_format = imported("safetensors.numpy", "save_safetensors")
+    numpy_format = imported("safetensors.numpy", "save_safetensors", "interop")
     arrays = {name: _storable(name, leaf) for name, leaf in leaf_names({"params": params, "state": state}).items()}
     checksums = {name: _sha256(name, array) for name, array in arrays.items()}
     data = numpy_format.save(arrays, metadata={"sha256": json.dumps(checksums)})
@@ -140,7 +140,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         Traceback (most recent call last):
         ValueError: ...net.safetensors: it is no safetensors file, or a damaged one (...); use another copy
     """
-    format_ = imported("safetensors", "read_safetensors")
+    format_ = imported("safetensors", "read_safetensors", "interop")
     data = Path(path).read_bytes()
     try:
         tensors = format_.deserialize(data)

@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from handgrad.data.extra import imported
 from handgrad.insight.leaves import leaf_layers
 from handgrad.layers import AdaptiveAvgPool, Chain, Container, Flatten, GlobalAvgPool, Layer
 from handgrad.layers.layer import Array, Shape
-from handgrad.models.interop import imported
 from handgrad.ops.precision import wide
 
 IN_SHAPE = (224, 224, 3)
@@ -136,7 +136,7 @@ def to_torch(
         >>> to_torch(net, params, in_shape=(2,), names={"dense1": "fc1"})["fc1.weight"].shape
         torch.Size([3, 2])
     """
-    torch = imported("torch", "to_torch")
+    torch = imported("torch", "to_torch", "interop")
     twins = _twins("to_torch", net, in_shape, names)
     arrays = _by_path({"params": params, "state": state})
     state_dict = {}

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.mesh import is_key
+from handgrad.mesh import is_key, words
 from handgrad.training import npz
 from handgrad.training.sharded import load_sharded as load_sharded
 from handgrad.training.sharded import save_sharded as save_sharded
@@ -320,7 +320,7 @@ def _leaf(path: Any, name: str, entry: dict[str, Any], reader: npz.Reader) -> ja
 
 def _stored(name: str, leaf: Any, copy: bool) -> np.ndarray:
     """A leaf as an array of a dtype that NumPy itself knows."""
-    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    array = np.asarray(words(leaf))
     array = array.astype(array.dtype.newbyteorder("="), order="C", copy=copy)
     if array.dtype.isbuiltin == 2:  # registered with NumPy by others: bfloat16 and its like
         array = array.view(f"uint{8 * array.dtype.itemsize}")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from handgrad.mesh import is_key, on_host
+from handgrad.mesh import from_words, on_host, words
 from handgrad.training.interrupt import Stop
 
 
@@ -104,12 +104,12 @@ def _text_from_main(text: str) -> str:
 
 def _bytes(leaf: Any) -> np.ndarray:
     """An array's bytes: sums of bytes and zeros, by which JAX sends, are exact, where -0.0 + 0.0 is not -0.0."""
-    array = np.asarray(jax.random.key_data(on_host(leaf)) if is_key(leaf) else on_host(leaf))
+    array = np.asarray(words(on_host(leaf)))
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _from_bytes(part: Any, like: Any) -> Any:
     """The array of the shape and dtype of `like` again."""
-    data = jax.random.key_data(like) if is_key(like) else like
+    data = words(like)
     array = jnp.asarray(np.asarray(part).view(data.dtype).reshape(np.shape(data)))
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like)) if is_key(like) else array
+    return from_words(array, like)

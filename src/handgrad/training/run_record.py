@@ -80,7 +80,7 @@ def note_run(run_dir: str | os.PathLike[str], **facts: Any) -> None:
         ['classes', 'data']
     """
     path = Path(run_dir) / FACTS
-    text = json.dumps(_facts(path) | {name: _plain(value) for name, value in facts.items()}, indent=1)
+    text = json.dumps(read_facts(run_dir) | {name: _plain(value) for name, value in facts.items()}, indent=1)
     with npz.replacing(path) as file:
         file.write(text.encode() + b"\n")
 
@@ -122,7 +122,7 @@ def read_run(run_dir: str | os.PathLike[str]) -> RunRecord:
         warnings.simplefilter("ignore")  # an older checkpoint does as well
         newest = checkpoint.latest(folder / "checkpoints")
     params = None if newest is None else getattr(checkpoint.load(newest), "params", None)
-    return RunRecord(folder, _facts(folder / FACTS), history, params, _test(folder / TEST))
+    return RunRecord(folder, read_facts(folder), history, params, _test(folder / TEST))
 
 
 def read_facts(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -131,7 +131,16 @@ def read_facts(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: a damaged file.
     """
-    return _facts(Path(run_dir) / FACTS)
+    path = Path(run_dir) / FACTS
+    if not path.exists():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold JSON, but it is damaged ({error}); remove it or use another copy") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} must hold facts by name, got {type(facts).__name__}")
+    return facts
 
 
 def circumstances() -> dict[str, str]:
@@ -178,18 +187,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must hold JSON, but it is damaged ({error}); remove it or use another copy") from None
-    if not isinstance(facts, dict):
-        raise ValueError(f"{path} must hold facts by name, got {type(facts).__name__}")
-    return facts
 
 
 def _test(path: Path) -> Answers | None:

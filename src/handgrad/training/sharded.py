@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from handgrad.mesh import is_key
+from handgrad.mesh import from_words, words
 from handgrad.training.structure import leaf_names
 
 MISSING = "{op} needs Orbax, which is not installed: pip install 'handgrad[orbax]'"
@@ -76,7 +76,7 @@ def load_sharded(folder: str | os.PathLike, like: Any) -> Any:
         _check(folder, found, wanted)
         with _blaming(folder):
             read = orbax.restore(path, {name: _abstract(leaf) for name, leaf in wanted.items()})
-    whole = [_as(like, read.get(name, like)) for name, like in leaves.items()]
+    whole = [from_words(read.get(name, words(like)), like) for name, like in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), whole)
 
 
@@ -118,16 +118,8 @@ def _check(folder: Any, found: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 def _plain(tree: Any) -> dict[str, jax.Array]:
     """The leaves by name, typed keys as their words."""
-    return {
-        name: jax.random.key_data(leaf) if is_key(leaf) else jnp.asarray(leaf)
-        for name, leaf in leaf_names(tree).items()
-    }
+    return {name: jnp.asarray(words(leaf)) for name, leaf in leaf_names(tree).items()}
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _as(like: Any, read: Any) -> Any:
-    """What was read, as a key if its like is one."""
-    return jax.random.wrap_key_data(read, impl=jax.random.key_impl(like)) if is_key(like) else read

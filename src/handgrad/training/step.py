@@ -108,8 +108,8 @@ class TrainStep:
     @functools.cached_property
     def _compiled(self) -> Jitted:
         def step(train_state: TrainState, x: Array, y: Array, weights: Array | None) -> tuple[TrainState, Metrics]:
-            at, found = self._gradient(train_state, x, y, weights)
-            return self._updated(train_state, at, *found[:2]), found[2]
+            at, grads, state, metrics = self._gradient(train_state, x, y, weights)
+            return self._updated(train_state, at, grads, state), metrics
 
         return jit(member_step(self.objective.net, step), donate_argnums=0 if self.donate else ())
 
@@ -118,7 +118,7 @@ class TrainStep:
         def step(
             train_state: TrainState, guard: Guard, x: Array, y: Array, weights: Array | None
         ) -> tuple[TrainState, Guard, Metrics]:
-            at, (grads, state, metrics) = self._gradient(train_state, x, y, weights)
+            at, grads, state, metrics = self._gradient(train_state, x, y, weights)
             update = functools.partial(self._updated, train_state, at, grads, state)
             return *guarded(train_state, guard, metrics, update), metrics
 
@@ -134,13 +134,13 @@ class TrainStep:
 
     def _gradient(
         self, train_state: TrainState, x: Array, y: Array, weights: Array | None
-    ) -> tuple[Any, tuple[Any, Any, Metrics]]:
+    ) -> tuple[Any, Any, Any, Metrics]:
         """Where the objective is looked at, and there its gradient, the layers' new state, the metrics."""
         t, params, state, _, key = train_state
         at = (params, x, y, state, jax.random.fold_in(key, t), weights)
         (loss, aux), grads = self.value_and_grad(member_objective(self.objective), has_aux=True)(*at)
         accuracy = batch_accuracy(self.objective.loss, aux.logits, y, weights)
-        return at, (grads, aux.state, Metrics(loss, accuracy, global_norm(grads)))
+        return at, grads, aux.state, Metrics(loss, accuracy, global_norm(grads))
 
     def _updated(self, train_state: TrainState, at: Any, grads: Any, state: Any) -> TrainState:
         t, params, _, opt_state, key = train_state
