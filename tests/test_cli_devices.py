@@ -1,5 +1,7 @@
 """`handgrad train` over several devices and in half precision: the run of one device, and errors of one line."""
 
+import importlib
+
 import chex
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from handgrad.cli import main
 from handgrad.training import checkpoint, distributed, read_history
 
+cli_train = importlib.import_module("handgrad.cli.train")
 QUICK = ["--model", "perceptron", "--batch-size", "200", "--no-figures", "--no-progress", "--no-check"]
 
 
@@ -36,9 +39,17 @@ def params(folder):
     return jax.tree.map(np.asarray, checkpoint.load(newest).params)
 
 
-@pytest.mark.parametrize("axes", ["2", "2,2"])
-def test_train_over_devices_is_train_on_one(alone, tmp_path, axes):
+@pytest.mark.parametrize(("axes", "mesh"), [("2", {"data": 2}), ("2,2", {"data": 2, "model": 2})])
+def test_train_over_devices_is_train_on_one(alone, tmp_path, axes, mesh, monkeypatch):
+    meshes, fit = [], cli_train.fit
+
+    def seen(train_state, step, *args, **settings):
+        meshes.append(step.mesh)
+        return fit(train_state, step, *args, **settings)
+
+    monkeypatch.setattr(cli_train, "fit", seen)
     assert train(tmp_path / "run", "--mesh", axes) == 0
+    assert [dict(found.shape) for found in meshes] == [mesh]
     chex.assert_trees_all_close(params(tmp_path / "run"), params(alone), atol=1e-5)
     assert len(read_history(tmp_path / "run")["loss"]) == len(read_history(alone)["loss"])
 

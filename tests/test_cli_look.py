@@ -45,7 +45,8 @@ def test_a_run_has_a_net_of_its_own(tmp_path, capsys):
     assert main(["ledger", str(run), "--batch", "2", "--no-temporary"]) == 0
     assert "relu1" in capsys.readouterr().out
     assert main(["cost", str(run), "--batch", "2", "--seconds", "0", "--in-shape", "2,2,1"]) == 0
-    assert "dense2" in capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["dense1"][4] == f"{2 * 4 * 7}"  # multiply-adds of two images of four pixels
     assert main(["ledger", str(run), "--model", "lenet"]) == 2
     assert "has a net of its own; leave --model and --classes out" in capsys.readouterr().err
     note_run(run, net="Chain(Mine())")
