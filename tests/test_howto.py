@@ -73,7 +73,7 @@ def same(got: str, shown: str) -> bool:
         return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
 
     pairs = zip(numbers(got), numbers(shown), strict=False)
-    near = all(abs(a - b) <= 2e-3 * abs(b) or (abs(b) < 1e-5 and abs(a) < 100 * abs(b)) for a, b in pairs)
+    near = all(abs(a - b) <= 2e-3 * abs(b) or (abs(b) < 1e-5 and abs(a) < max(100 * abs(b), 1e-14)) for a, b in pairs)
     return words(got) == words(shown) and near
 
 
