@@ -9,10 +9,18 @@ SECTION = re.compile(r"(Args|Attributes|Example|Raises|Returns|Shapes|Source|Sou
 
 
 def as_rst(lines):
-    """The lines with indented formulas as literal blocks, and with * and | as themselves.
+    r"""The lines with indented formulas as literal blocks, and with * and | as themselves.
 
-    >>> as_rst(["y = |x| * k:", "", "    a", "      b", "", "Args:", "    x: of *kind* `a*b`.", "    >>> a | b"])
-    ['y = \\\\|x\\\\| \\\\* k:', '', '::', '', '    a', '      b', '', 'Args:', '    x: of \\\\*kind\\\\* `a*b`.', '    >>> a | b']
+    >>> print("\n".join(as_rst(["y = |x| * k:", "", "    a * b", "", "Args:", "    x: *any* `a*b`.", "    >>> a | b"])))
+    y = \|x\| \* k:
+    <BLANKLINE>
+    ::
+    <BLANKLINE>
+        a * b
+    <BLANKLINE>
+    Args:
+        x: \*any\* `a*b`.
+        >>> a | b
     """
     found, section, literal, doctest = [], False, False, False
     for line in lines:
