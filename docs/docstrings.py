@@ -11,7 +11,7 @@ SECTION = re.compile(r"(Args|Attributes|Example|Raises|Returns|Shapes|Source|Sou
 def as_rst(lines):
     r"""The lines with indented formulas as literal blocks, and with * and | as themselves.
 
-    >>> print("\n".join(as_rst(["y = |x| * k:", "", "    a * b", "", "Args:", "    x: *any* `a*b`.", "    >>> a | b"])))
+    >>> print("\n".join(as_rst(["y = |x| * k:", "", "    a * b", "", "Args:", "    x: *any* `a*b`."])))
     y = \|x\| \* k:
     <BLANKLINE>
     ::
@@ -20,7 +20,6 @@ def as_rst(lines):
     <BLANKLINE>
     Args:
         x: \*any\* `a*b`.
-        >>> a | b
     """
     found, section, literal, doctest = [], False, False, False
     for line in lines:
