@@ -81,10 +81,10 @@ def same(got: str, shown: str) -> bool:
     """Whether both texts are the same words, with numbers that are near: 0.2 %, or 100 times where they are tiny."""
 
     def words(text: str) -> list[str]:
-        return NUMBER.sub("#", text).split()
+        return NUMBER.sub("#", re.sub("0x[0-9a-f]{6,}", "0x", text)).split()
 
     def numbers(text: str) -> list[float]:
-        return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+        return [float(number.replace(",", "")) for number in NUMBER.findall(re.sub("0x[0-9a-f]{6,}", "0x", text))]
 
     pairs = zip(numbers(got), numbers(shown), strict=False)
     near = all(abs(a - b) <= 2e-3 * abs(b) or (abs(b) < 1e-5 and abs(a) < max(100 * abs(b), 1e-14)) for a, b in pairs)
