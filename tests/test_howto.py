@@ -24,7 +24,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for folder in ("howto", "explanation") for page in (ROOT / "docs" / folder).glob("*.md"))
-SLOW = {"inside_flax", "many_devices", "resume", "torch_weights"}  # other libraries to import, or processes to start
+SLOW = {
+    "debug_nan",
+    "inside_flax",
+    "many_devices",
+    "resume",
+    "torch_weights",
+}  # much to compile or import, or processes to start
 NOT_WANTED = {"haiku"}  # a block that imports it is run where it is there
 FENCE = re.compile(r"^```(python|bash)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?![\w.])")
