@@ -115,7 +115,14 @@ from handgrad.ops.upsample import upsample, upsample_backward, upsample_forward
 
 
 class Rule(NamedTuple):
-    """An op in the form that all ops share."""
+    """An op in the form that all ops share.
+
+    Example:
+        >>> rule = RULES["relu"]
+        >>> y, residuals = rule.forward(jnp.array([-1.0, 2.0]))
+        >>> print(y, *rule.backward(residuals, jnp.array([5.0, 6.0])))
+        [0. 2.] [0. 6.]
+    """
 
     op: Callable[..., jax.Array]
     """op(*arrays, **settings) -> y, the plain formula."""
