@@ -155,9 +155,9 @@ def batch_norm_inference_forward(
 
     Example:
         >>> one = jnp.ones(1)
-        >>> y, (x, mean, var) = batch_norm_inference_forward(jnp.array([[7.0]]), 2 * one, one, 3 * one, 4 * one, eps=0.0)
-        >>> y.tolist(), x.tolist(), mean.tolist(), var.tolist()
-        ([[5.0]], [[7.0]], [3.0], [4.0])
+        >>> y, residuals = batch_norm_inference_forward(jnp.array([[7.0]]), 2 * one, one, 3 * one, 4 * one, eps=0.0)
+        >>> y.tolist(), [array.tolist() for array in residuals]
+        ([[5.0]], [[[7.0]], [3.0], [4.0]])
     """
     x = _checked("batch_norm_inference", x, eps, scale=scale, bias=bias, mean=mean, var=var)
     return affine(_unit(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)

@@ -238,8 +238,8 @@ def selu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The output y, and y again as the residual.
 
     Example:
-        >>> print(*(array.round(4) for array in selu_forward(jnp.array([-jnp.inf, 0.0, 1.0]))))
-        [-1.7581  0.      1.0507] [-1.7581  0.      1.0507]
+        >>> [round(float(array), 4) for array in selu_forward(jnp.array(1.0))]
+        [1.0507, 1.0507]
     """
     y = selu(x)
     return y, y
@@ -279,8 +279,8 @@ def silu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The output y, and x as the residual: two x have one y.
 
     Example:
-        >>> print(*(array.round(4) for array in silu_forward(jnp.array([-1.0, 0.0, 1.0]))))
-        [-0.2689  0.      0.7311] [-1.  0.  1.]
+        >>> [round(float(array), 4) for array in silu_forward(jnp.array(-1.0))]
+        [-0.2689, -1.0]
     """
     return silu(x), x
 
@@ -328,8 +328,8 @@ def gelu_forward(x: jax.Array, *, approximate: bool = False) -> tuple[jax.Array,
     """The output y, and x as the residual: two x have one y.
 
     Example:
-        >>> print(*(array.round(4) for array in gelu_forward(jnp.array([-1.0, 0.0, 1.0]))))
-        [-0.1587  0.      0.8413] [-1.  0.  1.]
+        >>> [round(float(array), 4) for array in gelu_forward(jnp.array(-1.0))]
+        [-0.1587, -1.0]
     """
     return gelu(x, approximate=approximate), x
 
