@@ -18,7 +18,20 @@ from handgrad.losses import Loss
 
 
 class Aux(NamedTuple):
-    """What an objective gives beside the loss."""
+    """What an objective gives beside the loss.
+
+    Attributes:
+        logits: the net's output (N, ...), as the loss got it.
+        state: the net's new state, such as running statistics.
+
+    Example:
+        >>> import handgrad as hg
+        >>> objective = hg.Objective(hg.Chain(hg.Dense(2, use_bias=False)), hg.SoftmaxCrossEntropy())
+        >>> params, y = {"dense1": {"kernel": jnp.array([[1.0, -1.0]])}}, jnp.array([0, 1])
+        >>> (loss, aux), grads = hg.value_and_grad(objective)(params, jnp.array([[2.0], [-3.0]]), y)
+        >>> aux.logits.tolist(), float(hg.accuracy(aux.logits, y))
+        ([[2.0, -2.0], [-3.0, 3.0]], 1.0)
+    """
 
     logits: Array
     state: Any

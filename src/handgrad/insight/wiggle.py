@@ -151,7 +151,18 @@ def wiggle_value_and_grad(eps: float = 1e-6) -> Callable:
 
 
 class WiggleCost(NamedTuple):
-    """One size of net: its parameters, and the milliseconds of a sweep of wiggles and of one gradient by hand."""
+    """One size of net: its parameters, and the milliseconds of a sweep of wiggles and of one gradient by hand.
+
+    Attributes:
+        parameters: of the net.
+        wiggle: milliseconds of a sweep of wiggles, one forward pass for each parameter.
+        backprop: milliseconds of one gradient by hand.
+
+    Example:
+        >>> (row,) = wiggle_cost((16,), batch=2, seconds=0)
+        >>> row.parameters, row.wiggle > 0, row.backprop > 0
+        (612, True, True)
+    """
 
     parameters: int
     wiggle: float
