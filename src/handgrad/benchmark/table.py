@@ -133,6 +133,12 @@ def bounded(lines: Iterable[Line], bounds: Mapping[str, Bound]) -> list[Line]:
 def as_text(table: Table) -> str:
     """The table for a terminal.
 
+    Args:
+        table: what was measured.
+
+    Returns:
+        The text: title, columns, notes.
+
     Example:
         >>> lines = (Line("pool", "by hand", 2.0, 1.5, 2.5), Line("pool", "jax.grad", 8.0, 7.0, 9.0, 0.25, Bound(0.5)))
         >>> print(as_text(Table("pools", "Pools", "ms", lines)))

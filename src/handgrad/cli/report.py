@@ -23,6 +23,9 @@ def holds_run(folder: str | os.PathLike[str]) -> bool:
 def fresh_run_dir(folder: str | os.PathLike[str]) -> Path:
     """The folder if it holds no run yet, else the first of folder-2, folder-3, ... that holds none.
 
+    Args:
+        folder: where a run should go.
+
     Example:
         >>> import tempfile
         >>> first = fresh_run_dir(Path(tempfile.mkdtemp()) / "digits")

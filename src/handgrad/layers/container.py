@@ -205,6 +205,12 @@ def inference(net: Layer) -> Layer:
 
     For input gradients, frozen batch norm and per-example gradients.
 
+    Args:
+        net: any layer.
+
+    Returns:
+        The net, of the same params and state.
+
     Example:
         >>> import jax, handgrad as hg
         >>> net = hg.inference(hg.Chain(hg.Dense(2), hg.Dropout(0.5)))
