@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 from types import ModuleType
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import handgrad
 
 pytestmark = pytest.mark.core
+SECTION = r"^(?:Args|Attributes):\n((?:    .*\n?|\n(?=    ))*)"
+ENTRY = r"(?m)^    \**(\w+)(?: \(.*\))?:"
 
 
 def public_modules():
@@ -41,36 +44,32 @@ def public_names():
     return dict(found.values())
 
 
-def lacking(name, value):
-    """What the docstring of a function or class lacks, in words; "" for nothing."""
+def lacking(value, told=()):
+    """What the docstring of a function or class lacks, in words, or ""; `told` are parameters that others tell."""
     text = inspect.cleandoc(value.__dict__.get("__doc__") or "" if inspect.isclass(value) else value.__doc__ or "")
-    if not text:
-        return "a docstring of its own"
     examples = doctest.DocTestParser().get_examples(text)
     if all(example.options.get(doctest.SKIP) for example in examples):
         return "an example that runs"
-    if parameters(value) and not told_by_the_op(name) and not {"Args:", "Attributes:"} & set(text.split("\n")):
-        return "Args"
-    return ""
+    described = {name for section in re.findall(SECTION, text, re.MULTILINE) for name in re.findall(ENTRY, section)}
+    untold = [name for name in parameters(value) if name not in {*described, *told}]
+    return f"Args or Attributes: {', '.join(untold)}" if untold else ""
 
 
 def parameters(value):
     """What a call takes, but for the name that every layer may be given."""
-    if inspect.isclass(value) and value.__init__ is object.__init__:
-        return []
-    return [each for each in inspect.signature(value).parameters if each != "name"]
+    is_layer = inspect.isclass(value) and issubclass(value, handgrad.Layer)
+    return [name for name in inspect.signature(value).parameters if not (is_layer and name == "name")]
 
 
 def told_by_the_op(name):
-    """A forward takes what its op does; the backward of an elementwise op its residual, dy and the op's settings."""
+    """The parameters that the op of a forward or backward tells; and the residual and dy, if there is nothing else."""
     module, _, own = name.rpartition(".")
-    op, _, pass_ = own.rpartition("_")
-    if module != "handgrad.ops" or pass_ not in ("forward", "backward"):
-        return False
-    wanted, given = (list(parameters(getattr(handgrad.ops, each))) for each in (op, own))
-    if pass_ == "forward":
-        return given == wanted
-    return given == [given[0], "dy", *wanted[1:]]
+    op, _, direction = own.rpartition("_")
+    if module != "handgrad.ops" or direction not in ("forward", "backward"):
+        return []
+    of_op, its = (parameters(getattr(handgrad.ops, each)) for each in (op, own))
+    elementwise = its == [its[0], "dy", *of_op[1:]]
+    return of_op if direction == "forward" else its if elementwise else []
 
 
 @pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
@@ -78,6 +77,7 @@ def test_a_public_module_says_what_it_offers(module):
     assert getattr(module, "__all__", None), f"{module.__name__} has no __all__"
 
 
-@pytest.mark.parametrize("name", public_names())
-def test_a_public_name_shows_what_it_does(name):
-    assert not lacking(name, public_names()[name]), f"{name} lacks {lacking(name, public_names()[name])}"
+@pytest.mark.parametrize(("name", "value"), public_names().items(), ids=public_names())
+def test_a_public_name_shows_what_it_does(name, value):
+    lacks = lacking(value, told_by_the_op(name))
+    assert not lacks, f"{name} lacks {lacks}"
