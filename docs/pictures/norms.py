@@ -80,9 +80,7 @@ def norm_sets() -> Picture:
     x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
     board = Board()
     at = (0, 1, 1)
-    board.ax.text(
-        -1.35, 0.2, "a set spans, of two examples, places (down) and channels (across):", color=INK, fontsize=LABEL
-    )
+    board.ax.text(-1.35, 0.2, "one cell, and those it is normalised with:", color=INK, fontsize=LABEL)
     board.space()
     for name in ("batch_norm", "layer_norm", "group_norm", "instance_norm"):
         settings = {"num_groups": 2} if name == "group_norm" else {}
