@@ -116,7 +116,7 @@ def test_each_op_has_a_page_that_documents_it(name):
     assert page == "index" or IMAGE.search(PAGES[page])
 
 
-@pytest.mark.parametrize("name", handgrad.losses.__all__)
+@pytest.mark.parametrize("name", sorted(set(handgrad.losses.__all__) - {"Loss"}))
 def test_each_loss_has_a_page_that_documents_it(name):
     assert IMAGE.search(PAGES[documented_on(f".. autoclass:: handgrad.{name}")])
 
