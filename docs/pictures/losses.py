@@ -51,7 +51,8 @@ def _p_minus(made: LossCall, target: np.ndarray, what: str) -> Picture:
     for ax, (text, values, colour) in zip(axes, sets, strict=True):
         bars(ax, values, colour, names)
         ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
+        ax.spines[["left", "bottom"]].set_visible(False)
+        ax.tick_params(length=0)
         title(ax, text)
     said = f"p = {_three(p)}, y = {listed(target)}, gradient p − y = {_three(gradient)}, which sums to 0"
     alt = f"{type(made.loss).__name__} of the logits {listed(made.logits)}, loss {number(made.value, 3)}: {said}."
@@ -142,7 +143,8 @@ def hinge() -> Picture:
     title(bottom, "dℓ/do: whoever is above the line is pushed down")
     for ax in (top, bottom):
         ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
+        ax.spines[["left", "bottom"]].set_visible(False)
+        ax.tick_params(length=0)
     alt = f"Hinge loss of the logits {listed(made.logits)}, the first right, margin 1: gradient {listed(made.dlogits)}."
     return Picture(figure, [], [made], alt)
 

@@ -94,7 +94,8 @@ def norm_sets() -> Picture:
             strength = 0.75 if (n, p, c) == at else 0.22
             fill = (BLUE, strength) if moves[n, p, c] else None
             board.cell(n * 3.7 - 0.8 + c * 0.8, board.y - p * TALL, "", fill, width=0.8)
-        board.y -= 3 * TALL + 0.4
+        board.y -= 3 * TALL + 0.35
+    board.y += 0.5
     return board.done(
         "Which numbers one of them is normalised with, for two examples of three places and four channels"
     )
