@@ -182,16 +182,15 @@ class Board:
         Lines of weight 0 that `reach` has (a tap of 0, a loser of its window) are dotted. The one cell `focus` below
         and all that feeds it stand out, and with `labels` its lines carry their weights.
         """
-        reach = weights != 0 if reach is None else reach
+        lines = weights != 0 if reach is None else (weights != 0) | reach
         fed = {int(a): (colour, 0.16) for a in np.flatnonzero(weights[focus])}
         tops, top = self.row(*above, at=at[0], colours=fed, split=splits[0])
         self.y = top - TALL - GAP
         bottoms, bottom = self.row(*below, at=at[1], colours={focus: (colour, 0.34)}, split=splits[1])
-        edges = sorted(zip(*np.nonzero(reach | (weights != 0)), strict=True), key=lambda edge: edge[0] == focus)
-        for b, a in edges:
+        for b, a in sorted(np.argwhere(lines).tolist(), key=lambda edge: edge[0] == focus):
             self._line(tops[a], top - TALL / 2, bottoms[b], bottom + TALL / 2, weights[b, a], b == focus, colour)
         said = []
-        for a in np.flatnonzero(reach[focus] | (weights[focus] != 0)):
+        for a in np.flatnonzero(lines[focus]):
             weight = weights[focus, a]
             if labels:
                 x = tops[a] + 0.3 * (bottoms[focus] - tops[a])

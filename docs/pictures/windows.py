@@ -1,5 +1,6 @@
 """Pictures of the ops that look through windows: convolutions, dense, pools, unpool, upsample, pad."""
 
+import jax.numpy as jnp
 import numpy as np
 from docs.pictures.cells import BLUE, ORANGE, VIOLET, Board, Picture, call, column, jacobian
 
@@ -145,7 +146,7 @@ def global_max_pool() -> Picture:
 def max_unpool() -> Picture:
     """Values put where a max pool had its winners."""
     settings = {"window": 3, "strides": 2}
-    _, winner = ops.max_pool_forward(column([1, 2, 5, 3, 0]), **settings)
+    _, winner = ops.max_pool_forward(jnp.asarray(column([1, 2, 5, 3, 0])), window=3, strides=2)
     x = column([4, 7])
     settings["output_size"] = 5
     made = call("max_unpool", x, winner, dy=[1, 2, 3, 4, 5], **settings)
@@ -198,7 +199,7 @@ def pad_modes() -> Picture:
     board = Board(8)
     board.heading("forward: y for x = [1, 2, 3, 4], two more at each end", BLUE)
     made = {m: call("pad", x, dy=np.ones(8), padding=2, mode=m) for m in ("constant", "edge", "reflect", "wrap")}
-    strips = dict.fromkeys((0, 1, 6, 7), (BLUE, 0.16))
+    strips = {place: (BLUE, 0.16) for place in (0, 1, 6, 7)}
     for mode, each in made.items():
         board.row(mode, each.y, colours=strips)
         board.space(0.1)
