@@ -2,6 +2,7 @@
 
 from handgrad.insight import rules
 from handgrad.insight.check import check_gradients, check_layer
+from handgrad.insight.compare import Comparison, ComparisonRow, compare
 from handgrad.insight.cost import Cost, CostRow, cost
 from handgrad.insight.curvature import Sharpness, gauss_newton_diagonal, gauss_newton_product, hvp, sharpness
 from handgrad.insight.descent import SURFACES, Path, Surface, descend_2d
@@ -16,6 +17,9 @@ from handgrad.insight.trace_findings import Finding, NonFinite, TraceRow
 from handgrad.insight.wiggle import WiggleCost, wiggle, wiggle_cost, wiggle_signs, wiggle_value_and_grad
 
 __all__ = [
+    "Comparison",
+    "ComparisonRow",
+    "compare",
     "Report",
     "Row",
     "Summary",
