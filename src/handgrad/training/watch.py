@@ -2,7 +2,8 @@
 
 Each process counts a pulse up in the store of keys and values that the coordinator, process 0, keeps for all. A thread
 of its own looks at the pulses of the others, also while the main thread waits in a collective. A process that ends says
-how: done, or failed with an error. One that has said nothing, and whose pulse stands still, is gone.
+how: done, or failed with an error. One that has said nothing, and whose pulse stands still, is gone. A collective may
+also break at once when a peer dies; the process then waits for the verdict, which says why, before it fails by itself.
 
 When process 0 itself is killed its store is gone too, and JAX ends the others at once, by its own message.
 """
@@ -14,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 BEATS = 10  # pulses within the patience
 LOST = 75  # exit code EX_TEMPFAIL: try again
@@ -44,6 +47,8 @@ class Watch:
 
         def failed(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
             before(kind, error, traceback)
+            if issubclass(kind, jax.errors.JaxRuntimeError):
+                self._over.wait(self._patience * (1 + 2 / BEATS))
             self.stop(f"{FAILED}{kind.__name__}: {error}")
             atexit.register(self._leave)
 
