@@ -55,7 +55,7 @@ class Objective:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy(), l2=0.1)
         >>> loss, aux = objective(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
         >>> loss.shape, aux.logits.shape
@@ -121,7 +121,7 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
         >>> (loss, aux), grads = hg.value_and_grad(objective)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
         >>> jax.tree.map(jnp.shape, grads)
@@ -190,7 +190,7 @@ def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
         >>> dx, aux = hg.grad(objective, argnums=1)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
         >>> dx.shape

@@ -171,8 +171,8 @@ def trace(objective: Objective) -> Callable[..., Trace]:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(4), hg.Relu(), hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (5,), jnp.float64)
-        >>> x, y = jax.random.normal(jax.random.key(1), (6, 5), jnp.float64), jnp.array([0, 1, 2, 0, 1, 2])
+        >>> params, state = net.init(jax.random.key(0), (5,), jnp.float32)
+        >>> x, y = jax.random.normal(jax.random.key(1), (6, 5), jnp.float32), jnp.array([0, 1, 2, 0, 1, 2])
         >>> params["dense1"]["bias"] -= 1e3  # far below 0, whatever x
         >>> look = jax.jit(trace(hg.Objective(net, hg.SoftmaxCrossEntropy())))
         >>> print(look(params, x, y, state).findings[0])
