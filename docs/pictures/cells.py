@@ -20,6 +20,7 @@ UNIT = 0.6  # inches a cell is wide
 TALL = 0.62  # a cell's height, in cells
 GAP = 1.3  # between a row and the row it feeds
 LABEL = 10  # points
+STANDS_OUT = 0.3  # the strength of a cell that does; 1 fills it
 VIOLET = "#8a63c9"  # what belongs to a parameter
 
 
@@ -135,7 +136,7 @@ class Board:
     ) -> tuple[np.ndarray, float]:
         """A row of cells with a label on its left; gives the cells' centres in x, and the row's y.
 
-        `colours` fills cells: index to (colour, strength); a strength of 0.3 or more sets its number in bold. `split`
+        `colours` fills cells: index to (colour, strength); see `STANDS_OUT`. `split`
         leaves a gap before that cell, where another array begins.
         """
         values = np.ravel(np.asarray(values))
@@ -153,15 +154,19 @@ class Board:
         return centres, y
 
     def cell(self, x: float, y: float, text: str, fill: tuple[str, float] | None = None, width: float = 1.0) -> None:
-        """One cell with its text, around (x, y)."""
+        """One cell with its text, around (x, y); where it stands out, a frame, for its number must stay legible."""
         from matplotlib.patches import Rectangle
 
         colour, strength = fill or (INK, 0.0)
-        corner = (x - width / 2, y - TALL / 2)
+        corner, stands_out = (x - width / 2, y - TALL / 2), STANDS_OUT <= strength < 1
         if strength:
-            self.ax.add_patch(Rectangle(corner, width, TALL, facecolor=colour, alpha=strength, linewidth=0))
-        self.ax.add_patch(Rectangle(corner, width, TALL, fill=False, edgecolor=INK, linewidth=0.9))
-        weight = "bold" if strength >= 0.3 else "normal"
+            alpha = strength if strength == 1 else min(strength, 0.16)
+            self.ax.add_patch(Rectangle(corner, width, TALL, facecolor=colour, alpha=alpha, linewidth=0))
+        frame = (
+            {"edgecolor": colour, "linewidth": 2, "zorder": 3} if stands_out else {"edgecolor": INK, "linewidth": 0.9}
+        )
+        self.ax.add_patch(Rectangle(corner, width, TALL, fill=False, **frame))
+        weight = "bold" if stands_out else "normal"
         self.ax.text(x, y, text, color=INK, fontsize=LABEL, ha="center", va="center", weight=weight)
 
     def flow(
@@ -183,7 +188,7 @@ class Board:
         and all that feeds it stand out, and with `labels` its lines carry their weights.
         """
         lines = weights != 0 if reach is None else (weights != 0) | reach
-        fed = {int(a): (colour, 0.16) for a in np.flatnonzero(weights[focus])}
+        fed = {int(a): (colour, 0.12) for a in np.flatnonzero(weights[focus])}
         tops, top = self.row(*above, at=at[0], colours=fed, split=splits[0])
         self.y = top - TALL - GAP
         bottoms, bottom = self.row(*below, at=at[1], colours={focus: (colour, 0.34)}, split=splits[1])

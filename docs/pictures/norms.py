@@ -91,7 +91,7 @@ def norm_sets() -> Picture:
         moves = made.gradients[0] != 0
         board.heading(f"{name}: {_shape(moves)}", BLUE)
         for n, p, c in np.ndindex(x.shape):
-            strength = 0.75 if (n, p, c) == at else 0.22
+            strength = 1 if (n, p, c) == at else 0.22
             fill = (BLUE, strength) if moves[n, p, c] else None
             board.cell(n * 3.7 - 0.8 + c * 0.8, board.y - p * TALL, "", fill, width=0.8)
         board.y -= 3 * TALL + 0.35
