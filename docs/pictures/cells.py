@@ -136,8 +136,8 @@ class Board:
     ) -> tuple[np.ndarray, float]:
         """A row of cells with a label on its left; gives the cells' centres in x, and the row's y.
 
-        `colours` fills cells: index to (colour, strength); see `STANDS_OUT`. `split`
-        leaves a gap before that cell, where another array begins.
+        `colours` fills cells: index to (colour, strength); see `STANDS_OUT`. `split` leaves a gap before that cell,
+        where another array begins.
         """
         values = np.ravel(np.asarray(values))
         y = self.y if y is None else y
