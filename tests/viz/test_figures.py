@@ -325,3 +325,11 @@ def test_panels_are_side_by_side_in_one_transparent_figure_in_the_manner_of_the_
     for ax in axes.flat:
         assert ax.title.get_color() == ax.xaxis.label.get_color() == alone.title.get_color() == viz.INK
         assert ax.get_facecolor()[3] == 0 and not ax.spines["top"].get_visible()
+
+
+def test_the_labels_of_minor_ticks_are_in_the_middle_tone_too():
+    (ax,) = viz.panels(1, 1, 4.0, 3.0)[0]
+    ax.semilogy([0, 1], [0.3, 0.7])
+    ax.figure.draw_without_rendering()
+    labels = [label for label in ax.get_yticklabels(minor=True) if label.get_text()]
+    assert labels and {label.get_color() for label in labels} == {viz.INK}

@@ -72,7 +72,7 @@ def _new_figure(width: float, height: float) -> "Figure":
 def _in_middle_tones(ax: "Axes") -> "Axes":
     """The Axes, with text and lines that can be read on white and on black."""
     ax.set_facecolor("none")
-    ax.tick_params(colors=INK, labelsize=9)
+    ax.tick_params(which="both", colors=INK, labelsize=9)  # minor ticks have labels on a short logarithmic axis
     ax.title.set(color=INK, fontsize=11)
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set(color=INK, fontsize=10)
