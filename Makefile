@@ -6,7 +6,7 @@ RUN_DIR ?= runs/digits
 # Compiling dominates the tests, not arithmetic: one XLA thread a worker, one worker a core.
 TEST_FLAGS ?= -n auto --dist worksteal -q
 
-.PHONY: help train test test-slow quick lint format notebooks ops bench survive wheel clean
+.PHONY: help train test test-slow quick lint format notebooks docs pictures ops bench survive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,10 @@ $(VENV)/train: $(VENV)/made pyproject.toml
 $(VENV)/dev: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks]'
 	touch $@ $(VENV)/train
+
+$(VENV)/docs: $(VENV)/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	touch $@ $(VENV)/dev $(VENV)/train
 
 $(VENV)/bench: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[plots,bench]'
@@ -52,8 +56,15 @@ format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-notebooks: $(VENV)/dev  ## run the notebooks afresh
+notebooks: $(VENV)/dev  ## run the notebooks afresh, and check their answers
 	$(BIN)/python notebooks/run.py
+
+docs: $(VENV)/docs  ## build the documentation, build/docs/index.html, with the notebooks' last runs
+	$(BIN)/python notebooks/run.py --cached
+	$(BIN)/sphinx-build -q -W --keep-going -b html -c docs . build/docs
+
+pictures: $(VENV)/dev  ## draw the ops' data flow anew, docs/images/ops
+	$(BIN)/python -m docs.pictures
 
 ops: $(VENV)/dev  ## write the table of all ops, docs/ops.md
 	$(BIN)/python tests/onnx_cases/ops_table.py

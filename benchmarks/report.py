@@ -95,7 +95,7 @@ def write(docs: Path, name: str, section: dict[str, Any], tables: Sequence[Table
 
 def markdown(record: dict[str, Any]) -> str:
     """All sections as Markdown, each under the machine that it ran on."""
-    parts = [f"## Bounds\n\n{as_markdown(wanted(record))}"]
+    parts = ["# The benchmarks' figures", f"## Bounds\n\n{as_markdown(wanted(record))}"]
     for name, section in record.items():
         where = ", ".join(f"{key} {value}" for key, value in section["machine"].items())
         title = name.capitalize().replace("_", " ")

@@ -12,6 +12,7 @@ answer is run in the place of the exercise, and the check must say `right`.
 """
 
 import argparse
+import base64
 import hashlib
 import re
 import sys
@@ -30,6 +31,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parent
+COVERS = FOLDER.parent / "docs" / "images" / "notebooks"
 CELL_TIMEOUT = 300  # seconds, for a machine that is very busy
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -107,6 +109,16 @@ def keep(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode) -> Non
     cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path)), check_validity=False, overwrite=True)
 
 
+def store(path: Path, notebook: NotebookNode) -> None:
+    """Write the outputs into the file, and the picture of the cell tagged `cover` beside those of the docs."""
+    nbformat.validate(notebook)
+    nbformat.write(notebook, path)
+    for cell in tagged(notebook, "cover"):
+        pictures = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+        COVERS.mkdir(parents=True, exist_ok=True)
+        (COVERS / f"{path.name[:2]}.png").write_bytes(base64.b64decode(pictures[0]))
+
+
 def is_kept(cache: JupyterCacheAbstract, notebook: NotebookNode) -> bool:
     """Whether these cells have been run with this source."""
     try:
@@ -144,8 +156,7 @@ def main() -> int:
             continue
         keep(cache, path, notebook)
         if arguments.write:
-            nbformat.validate(notebook)
-            nbformat.write(notebook, path)
+            store(path, notebook)
     if failed:
         print(f"{len(failed)} of {len(paths)} notebooks failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
