@@ -200,6 +200,10 @@ ERROR_LINES = {
         ["train", "--epochs", "0"],
         "handgrad train: argument --epochs: must be a whole number from 1 on, got '0'; see handgrad train --help",
     ),
+    "no such option": (
+        ["check", "--plnat=transpose"],
+        "handgrad check: unrecognized argument --plnat (did you mean --plant?); see handgrad check --help",
+    ),
     "a seed below 0": (["train", "--seed", "-1"], "handgrad train: argument --seed: "),
     "no number": (
         ["train", "--learning-rate", "fast"],

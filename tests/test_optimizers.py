@@ -337,6 +337,11 @@ ERRORS = {  # call, class, message
         ValueError,
         r"adamw: weight decay needs params, got None; call update\(grads, opt_state, params\)",
     ),
+    "state-of-another": (
+        lambda: ours.momentum(0.1).update(P, ours.adam(0.1).init(P)),
+        ValueError,
+        r"momentum: opt_state must hold \['velocity'\], got \['mean', 'square'\], of another optimizer; make the state",
+    ),
     "decay": (lambda: ours.add_decayed_weights(-1.0), ValueError, "add_decayed_weights: weight_decay must be finite"),
     "decay-params": (
         lambda: ours.add_decayed_weights(1.0).update(P, ()),

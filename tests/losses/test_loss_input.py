@@ -100,6 +100,7 @@ BAD_SHAPES = [  # loss, logits, labels, message
     (CE, RAW, 1, "int labels must have shape (5,) for logits (5, 4), got ()"),
     (CE, RAW, SOFT[:, :3], "labels must have the logits' shape (5, 4), got (5, 3)"),
     (CE, RAW[:, 0], INTS, "logits must be (n, classes), got shape (5,)"),
+    (CE, RAW[:, None], INTS, "logits must be (n, classes), got shape (5, 1, 4); Flatten() makes an image one row"),
     (CE, RAW[:0], INTS[:0], "logits must be (n, ...) and not empty, got shape (0, 4)"),
     (SoftmaxCrossEntropy(ignore_index=0), RAW, SOFT, "ignore_index needs int labels of shape (n,), got labels of"),
     (SoftmaxCrossEntropy(class_weights=(1.0,)), RAW, INTS, "class_weights must have one number for each of 4 classes"),

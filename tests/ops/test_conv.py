@@ -156,6 +156,7 @@ def test_backward_under_vmap_equals_a_loop(axes):
         ((1, 5, 5, 4), (3, 3, 2, 5), {"groups": 2}, ValueError, "groups must divide the 5 features"),
         ((1, 5), (3, 1, 1), {}, ValueError, r"x must be \(N, L, C\).*got shape \(1, 5\)"),
         ((1, 5, 5, 1), (3, 1, 1), {}, ValueError, "kernel must have 2 spatial axes"),
+        ((5, 5, 1), (3, 3, 1, 1), {}, ValueError, r"must have 1 spatial axes .*; .* x\[None\] that of a batch of one"),
         ((1, 2, 2, 1), (3, 3, 1, 1), {"padding": "VALID"}, ValueError, "window spans 3 places on spatial axis 0"),
         ((1, 5, 5, 1), (3, 3, 1, 1), {"padding": "FULL"}, ValueError, "padding must be \"SAME\".*got 'FULL'"),
         ((1, 5, 5, 1), (3, 3, 1, 1), {"padding": -1}, ValueError, "padding must not be negative"),
@@ -174,7 +175,7 @@ def test_bad_settings_are_named(x, kernel, settings, error, message):
 @pytest.mark.core
 def test_bad_dtypes_and_bias_are_named():
     x, kernel = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2))
-    with pytest.raises(TypeError, match="conv: x must be floating, got uint8"):
+    with pytest.raises(TypeError, match="conv: x must be floating, got uint8; .* images of bytes with data.normalise"):
         conv(x.astype(jnp.uint8), kernel)
     with pytest.raises(TypeError, match="one dtype, got x float64, kernel float32"):
         conv(x, kernel.astype(jnp.float32))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from handgrad.gradient import Objective
+from handgrad.gradient import Objective, grad
 from handgrad.layers import BatchNorm, Chain, Dense, Dropout, Flatten, Relu
 from handgrad.losses import (
     BinaryCrossEntropy,
@@ -176,5 +176,16 @@ def test_what_is_no_objective_or_optimizer_is_named():
         make_train_step(NET, sgd(0.1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="make_train_step: optimizer must have init and update, got 0.1"):
         make_train_step(OBJECTIVE, 0.1)
+    for alone in (jax.grad, grad):
+        with pytest.raises(TypeError, match="make_train_step: value_and_grad must give value and gradient, got grad"):
+            make_train_step(OBJECTIVE, sgd(0.1), alone)
     with pytest.raises(TypeError, match="init_train_state, net: wants a layer, got the class Flatten"):
         init_train_state(Flatten, sgd(0.1), jax.random.key(0), SHAPE)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_state_that_was_donated_says_so():
+    step, train_state = make_train_step(OBJECTIVE, sgd(0.1)), fresh(sgd(0.1))
+    step(train_state, X, Y)
+    with pytest.raises(Exception, match="donated") as caught:
+        step(train_state, X, Y)
+    assert caught.value.__notes__ == ["a step deletes the train state it is given: go on with the one that it returned"]

@@ -1,6 +1,7 @@
 """The commands, their options, and how an error ends one: a line on stderr and exit code 2."""
 
 import argparse
+import difflib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message alone, not the whole usage."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """An option that a command has not is that command's error, which names the nearest that it has."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            given = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(given, self._option_string_actions, 1)
+            self.error(f"unrecognized argument {given}" + (f" (did you mean {near[0]}?)" if near else ""))
+        return found, unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ A child's name is the key of its params, state and residuals, in traces and in c
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -251,6 +251,8 @@ def check_children(container: Layer, layers: Sequence[Layer]) -> None:
 
 def checked_shape(container: Layer, in_shape: Shape) -> Shape:
     """in_shape as a tuple of positive ints, or an error."""
+    if not isinstance(in_shape, Iterable):
+        raise TypeError(f"{type(container).__name__}: in_shape must be a tuple of sizes, got {in_shape!r}")
     shape = tuple(in_shape)
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(

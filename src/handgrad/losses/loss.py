@@ -159,8 +159,7 @@ def read_classes(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Of int labels (n,): the ignored (n,); one-hot rows (n, K), of zeros if ignored or bad; the poison (n,)."""
     check.floating(name, logits=logits)
-    if logits.ndim != 2:
-        raise ValueError(f"{name}: logits must be (n, classes), got shape {logits.shape}")
+    check_rows(name, logits)
     n, classes = logits.shape
     if y.shape != (n,):
         raise ValueError(f"{name}: int labels must have shape {(n,)} for logits {logits.shape}, got {y.shape}")
@@ -172,6 +171,13 @@ def read_classes(
     one_hot = (y[:, None] == np.arange(classes, dtype=y.dtype)[None, :]) & ~ignored[:, None]
     poison = poison_of(name, logits, y, ok, f"from 0 to {classes - 1}")
     return jnp.asarray(ignored), jnp.asarray(one_hot, poison.dtype), poison
+
+
+def check_rows(name: str, logits: jax.Array) -> None:
+    """Raise a ValueError unless the logits are a row an example."""
+    if logits.ndim != 2:
+        hint = "; Flatten() makes an image one row" if logits.ndim > 2 else ""
+        raise ValueError(f"{name}: logits must be (n, classes), got shape {logits.shape}{hint}")
 
 
 def poison_of(name: str, logits: jax.Array, y: Any, ok: Any, wanted: str) -> jax.Array:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from handgrad.losses.loss import Loss, poison_of, read_classes, read_labels, read_numbers
+from handgrad.losses.loss import Loss, check_rows, poison_of, read_classes, read_labels, read_numbers
 from handgrad.ops.precision import wide
 from handgrad.ops.softmax import log_softmax
 
@@ -290,8 +290,7 @@ class KLDivergence(Loss):
 def read_distributions(name: str, logits: jax.Array, y: Any, hint: str) -> tuple[jax.Array, jax.Array]:
     """Labels (n, K) that are probabilities, in the logits' wide dtype, and the poison (n,)."""
     y = read_numbers(name, logits, y, hint)
-    if y.ndim != 2:
-        raise ValueError(f"{name}: logits must be (n, classes), got shape {logits.shape}")
+    check_rows(name, logits)
     poison = poison_of(name, logits, y, (y >= 0) & (y <= 1), "in [0, 1]")
     sums = y.sum(1)  # near enough to 1 for labels that were bfloat16
     poison *= poison_of(name, logits, sums, abs(sums - 1) < 0.01, "rows with sum 1")

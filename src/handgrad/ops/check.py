@@ -17,7 +17,10 @@ def floating(op: str, **arrays: ArrayLike | None) -> None:
     }
     for name, dtype in dtypes.items():
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{op}: {name} must be floating, got {dtype}; convert with {name}.astype(jnp.float32)")
+            images = ", images of bytes with data.normalise" if dtype == jnp.uint8 else ""
+            raise TypeError(
+                f"{op}: {name} must be floating, got {dtype}; convert with {name}.astype(jnp.float32){images}"
+            )
     if len(set(dtypes.values())) > 1:
         got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise TypeError(f"{op}: all arrays must have one dtype, got {got}; convert one with astype")

@@ -308,7 +308,10 @@ def _checked(
     if ndim not in SPATIAL:
         raise ValueError(f"conv: x must be (N, L, C), (N, H, W, C) or (N, D, H, W, C), got shape {x.shape}")
     if kernel.ndim != x.ndim:
-        raise ValueError(f"conv: kernel must have {ndim} spatial axes as x {x.shape} has, got kernel {kernel.shape}")
+        raise ValueError(
+            f"conv: kernel must have {ndim} spatial axes as x {x.shape} has, got kernel {kernel.shape}; "
+            "x[..., None] adds the axis of one channel, x[None] that of a batch of one, and in_shape has no batch axis"
+        )
     *_, channels, features = kernel.shape
     if not isinstance(groups, int) or groups < 1 or features % groups:
         raise ValueError(f"conv: groups must divide the {features} features of the kernel, got {groups!r}")

@@ -256,6 +256,11 @@ def _descent(
         return OptState(jnp.zeros((), jnp.int32), memory)
 
     def update(grads: Tree, state: OptState, params: Tree | None = None) -> tuple[Tree, OptState]:
+        if set(state.memory) != set(remembered):
+            raise ValueError(
+                f"{name}: opt_state must hold {list(remembered)}, got {list(state.memory)}, of another optimizer; "
+                "make the state with the optimizer of the step"
+            )
         d, memory = direction(jax.tree.map(wide, grads), state.memory, state.step)
         if weight_decay is not None:
             d = decayed(name, d, params, weight_decay)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from handgrad.compile import Jitted, jit
-from handgrad.gradient import Objective
+from handgrad.gradient import Objective, grad
 from handgrad.gradient import value_and_grad as by_hand
 from handgrad.layers.layer import Array, Layer, Shape, check_is_layer
 from handgrad.losses import Loss
@@ -141,7 +141,12 @@ class TrainStep:
         self, train_state: TrainState, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
     ) -> tuple[TrainState, Metrics]:
         """The train state after one step on the batch, and the metrics of the batch before it."""
-        return self._compiled(train_state, x, y, weights)
+        try:
+            return self._compiled(train_state, x, y, weights)
+        except Exception as error:
+            if "donated" in str(error):
+                error.add_note("a step deletes the train state it is given: go on with the one that it returned")
+            raise
 
     def lower(self, train_state: TrainState, x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Any:
         """The lowered step, as `jax.jit(f).lower` gives it: to read its memory and cost."""
@@ -222,7 +227,7 @@ def make_train_step(
         neither int labels (N,), nor soft labels (N, K) of a loss of classes, such as `SoftmaxCrossEntropy`.
 
     Raises:
-        TypeError: objective is no Objective, or optimizer no (init, update) pair.
+        TypeError: objective is no Objective, optimizer no (init, update) pair, or value_and_grad gives a gradient only.
         ValueError: an unknown precision.
 
     Example:
@@ -239,6 +244,8 @@ def make_train_step(
     """
     if not isinstance(objective, Objective):
         raise TypeError(f"make_train_step: wants an hg.Objective, got {objective!r}; write hg.Objective(net, loss)")
+    if value_and_grad in (jax.grad, grad):
+        raise TypeError("make_train_step: value_and_grad must give value and gradient, got grad; write value_and_grad")
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(f"make_train_step: optimizer must have init and update, got {optimizer!r}; such as hg.sgd(0.1)")
     return TrainStep(objective, optimizer, in_precision(precision, value_and_grad), donate)
