@@ -98,11 +98,14 @@ def test_runs_without_a_folder_get_one_each(tmp_path, monkeypatch, capsys):
 
 def test_resume_goes_on_and_a_finished_run_is_tested_again(finished, tmp_path, capsys):
     copy = tmp_path / "run"
-    assert train("--no-check", "--epochs", "1", "--run-dir", str(copy)) == 0
+    assert train("--no-check", "--epochs", "1", "--run-dir", str(copy), "--resume") == 0
+    assert f"from   the start: {copy} holds no checkpoint yet\n" in capsys.readouterr().out
     assert len(epochs_in(copy)) == 1
     assert train("--no-check", "--epochs", "3", "--run-dir", str(copy), "--resume") == 0
     assert [line["epoch"] for line in epochs_in(copy)] == [1, 2, 3]
-    assert "trained 18 steps in " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "trained 18 steps in " in out
+    assert f"from   {copy / 'checkpoints' / 'step_00000006.npz'}\n" in out
     assert train("--no-check", "--run-dir", str(finished), "--resume") == 0
     assert len(epochs_in(finished)) == 2
 

@@ -129,6 +129,11 @@ def test_a_bad_label_turns_loss_and_gradient_to_nan_in_jit():
             TypeError,
             r"loss must .*; write MeanSquaredError\(\)",
         ),
+        (
+            lambda: MISUSED.Objective(NET, lambda o, y: 0.0),
+            TypeError,
+            r"loss must .*; a loss of your own is an hg.Loss with per_example\(logits, y\)",
+        ),
         (lambda: MISUSED.value_and_grad(lambda p: p), TypeError, "wants an hg.Objective"),
         (lambda: hg.value_and_grad(hg.Objective(NET, hg.Hinge()), argnums=2), ValueError, "argnums must be 0"),
         (lambda: hg.value_and_grad(hg.Objective(NET, hg.Hinge()), has_aux=False), ValueError, "always has aux"),

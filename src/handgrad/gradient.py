@@ -70,7 +70,8 @@ class Objective:
         """Check that net and loss are what they should be."""
         check_is_layer(self.net, "Objective, net")
         if not isinstance(self.loss, Loss):
-            hint = f"; write {self.loss.__name__}()" if isinstance(self.loss, type) else ""
+            own = "; a loss of your own is an hg.Loss with per_example(logits, y)" if callable(self.loss) else ""
+            hint = f"; write {self.loss.__name__}()" if isinstance(self.loss, type) else own
             raise TypeError(f"Objective: loss must be an hg.losses.Loss, got {self.loss!r}{hint}")
 
     def __call__(

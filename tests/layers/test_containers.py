@@ -126,7 +126,12 @@ class OwnInit(hg.Relu):
             'join must be "concatenate", .* got .sum',
         ),
         (lambda: NET.init(jax.random.key(0), (4, 0, 1)), ValueError, "in_shape must be positive ints"),
-        (lambda: MISUSED.Chain(hg.Relu()).init(jax.random.key(0), 64), TypeError, "in_shape must be a tuple .* got 64"),
+        (lambda: MISUSED.Chain().init(jax.random.key(0), 64), TypeError, "in_shape must be a tuple of .* got int"),
+        (
+            lambda: MISUSED.Chain(hg.Relu()).init(jax.random.key(0), np.ones((1, 4))),
+            TypeError,
+            r"in_shape must be a tuple of sizes, as x.shape\[1:\] is, got ndarray",
+        ),
         (
             lambda: NET.apply({"conv7": {}}, jnp.ones((1, 4, 4, 1))),
             ValueError,

@@ -249,6 +249,11 @@ def changed(**tensors):
     return {name: tensor for name, tensor in weights.items() if tensor is not None}
 
 
+def test_a_module_that_is_not_torchvisions_wants_names():
+    with pytest.raises(ValueError, match="has no 'features.0.weight', .*; give names= if its modules are not torchvis"):
+        models.from_torch(NET, changed(), in_shape=IN_SHAPE)
+
+
 @pytest.mark.parametrize(
     ("tensors", "error", "message"),
     [

@@ -16,7 +16,7 @@ from handgrad.layers.container import Chain
 from handgrad.losses import SoftmaxCrossEntropy
 from handgrad.memory import keep_memory
 from handgrad.optimizers import adam, adamw, momentum, sgd
-from handgrad.training import distributed, fit, init_train_state, make_train_step, note_run
+from handgrad.training import checkpoint, distributed, fit, init_train_state, make_train_step, note_run
 
 CHECKED = 4  # images of a gradient check
 LONG = 300  # letters of a net, above which its name has to do
@@ -83,6 +83,9 @@ def train(options: argparse.Namespace) -> int:
         say(f"{report}\n", flush=True)
         if not report.ok:
             return 1
+    if options.resume:
+        newest = checkpoint.latest(run_dir)
+        say(f"from   {newest or f'the start: {run_dir} holds no checkpoint yet'}\n")
     step = make_train_step(objective, optimizer, GRADIENTS[options.gradients], precision=options.precision)
     train_state, history = fit(
         train_state,

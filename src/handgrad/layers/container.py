@@ -251,8 +251,9 @@ def check_children(container: Layer, layers: Sequence[Layer]) -> None:
 
 def checked_shape(container: Layer, in_shape: Shape) -> Shape:
     """in_shape as a tuple of positive ints, or an error."""
-    if not isinstance(in_shape, Iterable):
-        raise TypeError(f"{type(container).__name__}: in_shape must be a tuple of sizes, got {in_shape!r}")
+    if not isinstance(in_shape, Iterable) or hasattr(in_shape, "shape"):
+        got = type(in_shape).__name__
+        raise TypeError(f"{type(container).__name__}: in_shape must be a tuple of sizes, as x.shape[1:] is, got {got}")
     shape = tuple(in_shape)
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(

@@ -91,7 +91,10 @@ def from_torch(
     for twin in twins:
         if twin.torch_name not in state_dict:
             path = "/".join(twin.path)
-            raise ValueError(f"from_torch: the state_dict has no {twin.torch_name!r}, which {path} of the net wants")
+            hint = "; give names= if its modules are not torchvision's" if names is None else ""
+            raise ValueError(
+                f"from_torch: the state_dict has no {twin.torch_name!r}, which {path} of the net wants{hint}"
+            )
     known = {twin.torch_name for twin in twins}
     left_over = [name for name in state_dict if name not in known and not name.endswith("num_batches_tracked")]
     if left_over:
