@@ -6,7 +6,7 @@ RUN_DIR ?= runs/digits
 # Compiling dominates the tests, not arithmetic: one XLA thread a worker, one worker a core.
 TEST_FLAGS ?= -n auto --dist worksteal -q
 
-.PHONY: help train test test-slow quick lint format notebooks docs ops bench survive wheel clean
+.PHONY: help train test test-slow quick lint format notebooks docs pictures ops bench survive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -62,6 +62,9 @@ notebooks: $(VENV)/dev  ## run the notebooks afresh, and check their answers
 docs: $(VENV)/docs  ## build the documentation, build/docs/index.html, with the notebooks' last runs
 	$(BIN)/python notebooks/run.py --cached
 	$(BIN)/sphinx-build -q -W --keep-going -b html -c docs . build/docs
+
+pictures: $(VENV)/dev  ## draw the ops' data flow anew, docs/images/ops
+	$(BIN)/python -m docs.pictures
 
 ops: $(VENV)/dev  ## write the table of all ops, docs/ops.md
 	$(BIN)/python tests/onnx_cases/ops_table.py

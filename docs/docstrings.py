@@ -14,7 +14,7 @@ def as_rst(lines):
     >>> print("\n".join(as_rst(["y = |x| * k:", "", "    a * b", "", "Args:", "    x: *any* `a*b`."])))
     y = \|x\| \* k:
     <BLANKLINE>
-    ::
+    .. code-block:: text
     <BLANKLINE>
         a * b
     <BLANKLINE>
@@ -27,7 +27,7 @@ def as_rst(lines):
         if text and not indented:
             section, literal = bool(SECTION.match(text)), False
         if indented and not section and not literal and found and not found[-1].strip():
-            found += ["::", ""]
+            found += [".. code-block:: text", ""]
             literal = True
         doctest = bool(text) and (doctest or text.startswith(">>>"))
         found.append(line if literal or doctest else escaped(line))

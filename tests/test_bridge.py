@@ -20,6 +20,10 @@ def close(got, want):
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-13), got, want)
 
 
+def test_every_op_has_a_bridge():
+    assert set(hg.bridge.__all__) == {*hg.ops.RULES, "layer"}
+
+
 def test_a_net_under_jax_grad_has_the_gradient_of_its_formula():
     params, state = NET.init(jax.random.key(0), (6, 4, 1), jnp.float64)
     x = jax.random.normal(jax.random.key(1), (3, 6, 4, 1))

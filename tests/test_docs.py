@@ -60,7 +60,7 @@ def test_docstrings_are_read_as_they_are_shown():
     spec.loader.exec_module(module)
     result = doctest.testmod(module)
     assert result.attempted and not result.failed
-    assert module.as_rst(["See |x|.", "", "    literal *", "", "after *"])[2:4] == ["::", ""]
+    assert module.as_rst(["See |x|.", "", "    literal *", "", "after *"])[2:4] == [".. code-block:: text", ""]
 
 
 def test_the_badges_say_what_the_project_says():
@@ -71,3 +71,13 @@ def test_the_badges_say_what_the_project_says():
     assert f"jax: {jax}+" in said["jax"]
     assert f"licence: {project['license']}" in said["licence"]
     assert "Typing :: Typed" in project["classifiers"] and (ROOT / "src/handgrad/py.typed").exists() and "typed" in said
+
+
+def test_every_row_of_the_lecture_leads_to_what_shows_it():
+    text = (DOCS / "lecture.md").read_text(encoding="utf-8")
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) == 23
+    for _, _, shown in rows:
+        targets = re.findall(r"\]\((\.\./[^)#]+|[^)#]+)", shown)
+        assert any(target.startswith("../notebooks/") for target in targets), shown
+        assert all((DOCS / target).exists() for target in targets), shown

@@ -55,7 +55,7 @@ def test_it_ends_with_three_exercises_and_their_checks(path):
 
 def test_its_pictures_have_words(path):
     pictures = [cell for cell in cells(path, "code") if any("image/png" in o.get("data", {}) for o in cell["outputs"])]
-    assert len(pictures) >= 4
+    assert len(pictures) >= 3
     assert len(cells(path, tag="cover")) == 1
     for cell in pictures:
         assert len(cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")) > 20, source(cell)[:80]

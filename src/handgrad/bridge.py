@@ -11,6 +11,7 @@ Example:
     [0.0, 1.0, 0.0, 1.0]
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,99 @@ import jax
 from handgrad import mesh
 from handgrad.layers.layer import Array, Layer, Params, State, Static, check_is_layer
 from handgrad.ops.rules import RULES, bind
+
+__all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "add",
+    "avg_pool",
+    "batch_norm",
+    "concatenate",
+    "conv",
+    "conv_transpose",
+    "dense",
+    "dropout",
+    "elu",
+    "gelu",
+    "global_avg_pool",
+    "global_max_pool",
+    "group_norm",
+    "hard_sigmoid",
+    "hardswish",
+    "instance_norm",
+    "layer",
+    "layer_norm",
+    "leaky_relu",
+    "local_response_norm",
+    "log_softmax",
+    "max_pool",
+    "max_unpool",
+    "multiply",
+    "pad",
+    "prelu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "tanh",
+    "upsample",
+]
+
+ROW = "jnp.array([1.0, 4.0, 3.0, 2.0]).reshape(1, 4, 1)"
+LINE = "jnp.array([-jnp.inf, 0.0, jnp.inf])"
+EXAMPLES = {  # for each docstring a gradient to be checked by eye: x, a function of it, and its gradient
+    "conv": ("jnp.ones((1, 3, 1))", "conv(x, jnp.ones((2, 1, 1)), padding='VALID').sum()", [1.0, 2.0, 1.0]),
+    "conv_transpose": (
+        *("jnp.ones((1, 2, 1))", "conv_transpose(x, jnp.array([[[1.0]], [[2.0]]]), strides=2).sum()"),
+        [3.0, 3.0],
+    ),
+    "dense": ("jnp.array([[3.0, 4.0]])", "dense(x, jnp.array([[1.0], [10.0]])).sum()", [1.0, 10.0]),
+    "max_pool": (ROW, "max_pool(x, window=2).sum()", [0.0, 1.0, 1.0, 0.0]),
+    "avg_pool": (ROW, "avg_pool(x, window=2).sum()", [0.5, 0.5, 0.5, 0.5]),
+    "global_avg_pool": (ROW, "global_avg_pool(x).sum()", [0.25, 0.25, 0.25, 0.25]),
+    "upsample": (ROW, "upsample(x, factor=2).sum()", [2.0, 2.0, 2.0, 2.0]),
+    "pad": (ROW, "pad(x, padding=((2, 1),), mode='reflect').sum()", [1.0, 2.0, 3.0, 1.0]),
+    "concatenate": ("jnp.array([[3.0, 4.0]])", "concatenate(jnp.ones((1, 1)), x)[0, 1]", [1.0, 0.0]),
+    "add": ("jnp.array([3.0, 4.0])", "add(x, x).sum()", [2.0, 2.0]),
+    "multiply": ("jnp.array([3.0, 4.0])", "multiply(x, x).sum()", [6.0, 8.0]),
+    "global_max_pool": (ROW, "global_max_pool(x).sum()", [0.0, 1.0, 0.0, 0.0]),
+    "adaptive_avg_pool": (ROW, "adaptive_avg_pool(x, output_size=3).sum()", [0.5, 1.0, 1.0, 0.5]),
+    "adaptive_max_pool": (ROW, "adaptive_max_pool(x, output_size=3).sum()", [0.0, 2.0, 1.0, 0.0]),
+    "max_unpool": (
+        *("jnp.ones((1, 2, 1))", "max_unpool(x, jnp.zeros((1, 2, 1), 'uint8'), output_size=4, window=2)[0, 2, 0]"),
+        [0.0, 1.0],
+    ),
+    "relu": ("jnp.array([-1.0, 0.0, 2.0])", "relu(x).sum()", [0.0, 0.0, 1.0]),
+    "leaky_relu": ("jnp.array([-1.0, 0.0, 2.0])", "leaky_relu(x, negative_slope=0.25).sum()", [0.25, 0.25, 1.0]),
+    "relu6": ("jnp.array([-1.0, 2.0, 7.0])", "relu6(x).sum()", [0.0, 1.0, 0.0]),
+    "hard_sigmoid": ("jnp.array([-4.0, 0.0, 4.0])", "hard_sigmoid(x, alpha=0.25).sum()", [0.0, 0.25, 0.0]),
+    "hardswish": ("jnp.array([-4.0, 0.0, 4.0])", "hardswish(x).sum()", [0.0, 0.5, 1.0]),
+    "prelu": ("jnp.array([-1.0, 0.0, 2.0])", "prelu(x, jnp.array(0.25)).sum()", [0.25, 0.25, 1.0]),
+    "tanh": (LINE, "tanh(x).sum()", [0.0, 1.0, 0.0]),
+    "sigmoid": (LINE, "sigmoid(x).sum()", [0.0, 0.25, 0.0]),
+    "softplus": (LINE, "softplus(x).sum()", [0.0, 0.5, 1.0]),
+    "elu": (LINE, "elu(x).sum()", [0.0, 1.0, 1.0]),
+    "selu": ("jnp.array([-jnp.inf])", "selu(x).sum()", [0.0]),
+    "silu": (LINE, "silu(x).sum()", [0.0, 0.5, 1.0]),
+    "gelu": (LINE, "gelu(x).sum()", [0.0, 0.5, 1.0]),
+    "softmax": ("jnp.zeros(2)", "softmax(x)[0]", [0.25, -0.25]),
+    "log_softmax": ("jnp.zeros(2)", "log_softmax(x)[0]", [0.5, -0.5]),
+    "dropout": ("jnp.ones(3)", "dropout(x, jnp.array([True, False, True]), rate=0.5).sum()", [2.0, 0.0, 2.0]),
+    "batch_norm": ("jnp.array([[1.0], [3.0]])", "batch_norm(x, jnp.ones(1), jnp.zeros(1)).sum()", [0.0, 0.0]),
+    "layer_norm": ("jnp.array([[1.0, 3.0]])", "layer_norm(x, jnp.ones(2), jnp.zeros(2)).sum()", [0.0, 0.0]),
+    "group_norm": (
+        *("jnp.array([[1.0, 3.0]])", "group_norm(x, jnp.ones(2), jnp.zeros(2), num_groups=1).sum()"),
+        [0.0, 0.0],
+    ),
+    "instance_norm": ("jnp.array([[[1.0], [3.0]]])", "instance_norm(x, jnp.ones(1), jnp.zeros(1)).sum()", [0.0, 0.0]),
+    "local_response_norm": (
+        *("jnp.array([2.0])", "local_response_norm(x, size=1, alpha=1.0, beta=1.0, k=0.0).sum()"),
+        [-0.25],
+    ),
+}
 
 
 def _op(name: str) -> Callable[..., Array]:
@@ -44,8 +138,31 @@ def _op(name: str) -> Callable[..., Array]:
         return op(*arrays)
 
     bridged.__name__ = bridged.__qualname__ = name
-    bridged.__doc__ = f"`handgrad.ops.{name}` with its hand-derived backward, for use under `jax.grad`; same arguments."
+    bridged.__doc__ = _doc(name)
     return bridged
+
+
+def _doc(name: str) -> str:
+    """The docstring of an op here."""
+    x, function, gradient = EXAMPLES[name]
+    parameters = inspect.signature(RULES[name].op).parameters.values()
+    arrays = ", ".join(f"`{p.name}`" for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    settings = ", ".join(f"`{p.name}`" for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return f"""`handgrad.ops.{name}` with its hand-derived backward, for use under `jax.grad`; same arguments.
+
+    Args:
+        *arrays: of `handgrad.ops.{name}`: {arrays}.
+        **settings: {f"as there: {settings}" if settings else "it has none"}.
+
+    Returns:
+        y, as `handgrad.ops.{name}` gives it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, handgrad as hg
+        >>> x = {x}
+        >>> jax.grad(lambda x: hg.bridge.{function})(x).ravel().tolist()
+        {gradient}
+    """
 
 
 conv = _op("conv")

@@ -18,7 +18,20 @@ from handgrad.losses import Loss
 
 
 class Aux(NamedTuple):
-    """What an objective gives beside the loss."""
+    """What an objective gives beside the loss.
+
+    Attributes:
+        logits: the net's output (N, ...), as the loss got it.
+        state: the net's new state, such as running statistics.
+
+    Example:
+        >>> import handgrad as hg
+        >>> objective = hg.Objective(hg.Chain(hg.Dense(2, use_bias=False)), hg.SoftmaxCrossEntropy())
+        >>> params, y = {"dense1": {"kernel": jnp.array([[1.0, -1.0]])}}, jnp.array([0, 1])
+        >>> (loss, aux), grads = hg.value_and_grad(objective)(params, jnp.array([[2.0], [-3.0]]), y)
+        >>> aux.logits.tolist(), float(hg.accuracy(aux.logits, y))
+        ([[2.0, -2.0], [-3.0, 3.0]], 1.0)
+    """
 
     logits: Array
     state: Any
@@ -42,7 +55,7 @@ class Objective:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy(), l2=0.1)
         >>> loss, aux = objective(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
         >>> loss.shape, aux.logits.shape
@@ -108,7 +121,7 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
         >>> (loss, aux), grads = hg.value_and_grad(objective)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
         >>> jax.tree.map(jnp.shape, grads)
@@ -177,7 +190,7 @@ def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float64)
+        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
         >>> dx, aux = hg.grad(objective, argnums=1)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
         >>> dx.shape

@@ -26,6 +26,19 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+__all__ = [
+    "Constant",
+    "constant",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "ones",
+    "zeros",
+]
+
 
 def he_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Normal (untruncated) of variance 2 / fan_in: for kernels in front of a ReLU.
@@ -54,7 +67,12 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float
 
 
 def he_uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Uniform of variance 2 / fan_in, U(-a, a) with a = √(6 / fan_in). Arguments and errors as for `he_normal`.
+    """Uniform of variance 2 / fan_in, U(-a, a) with a = √(6 / fan_in). Errors as for `he_normal`.
+
+    Args:
+        key: a random key.
+        shape: the kernel's shape (spatial..., I, O), rank 2 at least.
+        dtype: a floating-point type.
 
     Example:
         >>> he_uniform(jax.random.key(0), (6, 4), jnp.float32).max() < 1  # a = 1
@@ -65,7 +83,12 @@ def he_uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.floa
 
 
 def glorot_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Normal (untruncated) of variance 2 / (fan_in + fan_out). Arguments and errors as for `he_normal`.
+    """Normal (untruncated) of variance 2 / (fan_in + fan_out). Errors as for `he_normal`.
+
+    Args:
+        key: a random key.
+        shape: the kernel's shape (spatial..., I, O), rank 2 at least.
+        dtype: a floating-point type.
 
     Source: Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.
 
@@ -77,7 +100,12 @@ def glorot_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.f
 
 
 def glorot_uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Uniform of variance 2 / (fan_in + fan_out), a = √(6 / (fan_in + fan_out)). Arguments as for `he_normal`.
+    """Uniform of variance 2 / (fan_in + fan_out), a = √(6 / (fan_in + fan_out)). Errors as for `he_normal`.
+
+    Args:
+        key: a random key.
+        shape: the kernel's shape (spatial..., I, O), rank 2 at least.
+        dtype: a floating-point type.
 
     Example:
         >>> glorot_uniform(jax.random.key(0), (2, 4), jnp.float32).max() < 1  # a = 1
@@ -87,7 +115,12 @@ def glorot_uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.
 
 
 def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Normal (untruncated) of variance 1 / fan_in. Arguments and errors as for `he_normal`.
+    """Normal (untruncated) of variance 1 / fan_in. Errors as for `he_normal`.
+
+    Args:
+        key: a random key.
+        shape: the kernel's shape (spatial..., I, O), rank 2 at least.
+        dtype: a floating-point type.
 
     Source: LeCun, Bottou, Orr and Müller, Efficient BackProp, section 4.6, 1998.
 
@@ -100,7 +133,12 @@ def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.fl
 
 
 def lecun_uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Uniform of variance 1 / fan_in, U(-a, a) with a = √(3 / fan_in). Arguments and errors as for `he_normal`.
+    """Uniform of variance 1 / fan_in, U(-a, a) with a = √(3 / fan_in). Errors as for `he_normal`.
+
+    Args:
+        key: a random key.
+        shape: the kernel's shape (spatial..., I, O), rank 2 at least.
+        dtype: a floating-point type.
 
     Example:
         >>> lecun_uniform(jax.random.key(0), (3, 4), jnp.float32).max() < 1  # a = 1
@@ -113,6 +151,11 @@ def lecun_uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.f
 def zeros(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """All 0, of any shape; the key is not used. For biases: a kernel of zeros never learns, its units stay equal.
 
+    Args:
+        key: not used.
+        shape: any.
+        dtype: of the array.
+
     Example:
         >>> zeros(jax.random.key(0), (3,), jnp.float32)
         Array([0., 0., 0.], dtype=float32)
@@ -123,6 +166,11 @@ def zeros(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) 
 def ones(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """All 1, of any shape; the key is not used.
 
+    Args:
+        key: not used.
+        shape: any.
+        dtype: of the array.
+
     Example:
         >>> ones(jax.random.key(0), (3,), jnp.float32)
         Array([1., 1., 1.], dtype=float32)
@@ -132,7 +180,15 @@ def ones(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -
 
 @dataclass(frozen=True)
 class Constant:
-    """The initializer that `constant` gives: equal values make equal initializers, so equal layers stay equal."""
+    """The initializer that `constant` gives: equal values make equal initializers, so equal layers stay equal.
+
+    Args:
+        value: of every number.
+
+    Example:
+        >>> Constant(0.5)(jax.random.key(0), (2,), jnp.float32)
+        Array([0.5, 0.5], dtype=float32)
+    """
 
     value: float
 

@@ -106,7 +106,18 @@ def _explicit_axes(mesh: Any) -> tuple[str, ...]:
 
 
 def on_host(tree: Any) -> Any:
-    """The tree with each array whole in this process's memory; all processes must call it together."""
+    """The tree with each array whole in this process's memory; all processes must call it together.
+
+    Args:
+        tree: of arrays.
+
+    Returns:
+        The tree; an array that lies on devices of other processes too is a NumPy array, any other is as it was.
+
+    Example:
+        >>> on_host({"kernel": jnp.ones((2, 3), "float32")})["kernel"].shape
+        (2, 3)
+    """
 
     def fetched(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+__all__ = ["accuracy", "confusion_matrix", "top_k_accuracy", "zero_one_loss"]
+
 
 def accuracy(logits: ArrayLike, y: Any) -> jax.Array:
     """The share of examples whose largest logit is at the label.

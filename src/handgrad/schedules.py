@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+__all__ = ["constant", "cosine", "exponential", "one_cycle", "piecewise"]
+
 Schedule = Callable[[ArrayLike], jax.Array]
 
 

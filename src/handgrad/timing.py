@@ -15,7 +15,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """Quartiles of the times of a call, in milliseconds, and how many times there were."""
+    """Quartiles of the times of a call, in milliseconds, and how many times there were.
+
+    Attributes:
+        low: a quarter of the times are below it, in milliseconds.
+        median: half of them.
+        high: three quarters of them.
+        count: of how many times.
+
+    Example:
+        >>> timing = interleaved({"sum": lambda: sum(range(1000))}, at_most=5)["sum"]
+        >>> 0 < timing.low <= timing.median <= timing.high, timing.count
+        (True, 5)
+    """
 
     low: float
     median: float

@@ -163,6 +163,19 @@ def test_an_unhashable_traced_setting_is_allowed_inside_its_transformation():
     np.testing.assert_allclose(kept, [0.9, 0.1], atol=0.05)
 
 
+def test_so_it_is_deep_inside_the_net_of_an_objective():
+    def slope(rate):
+        net = hg.Chain(hg.Residual(hg.Chain(hg.Dropout(rate), name="body")), hg.Dense(2))
+        params, state = net.init(jax.random.key(0), (4,), jnp.float64)
+        grads, _ = hg.grad(hg.Objective(net, hg.MeanSquaredError()))(
+            params, jnp.ones((3, 4)), jnp.zeros((3, 2)), state, jax.random.key(1)
+        )
+        return grads["dense1"]["kernel"]
+
+    slopes = jax.vmap(slope)(jnp.array([0.0, 0.5]))
+    assert bool((slopes[0] != slopes[1]).any())
+
+
 def test_guided_backprop_is_one_line():
     class Guided(hg.Relu):
         def backward(self, params, residuals, dy):

@@ -312,3 +312,24 @@ def test_the_description_goes_into_the_file(tmp_path):
 def test_a_figure_says_in_words_what_it_shows(name):
     ax = FIGURES[name](None)
     assert len(str(ax.get_label()).split()) > 1 and ax.get_title() in viz.alt_text(ax)
+
+
+def test_panels_are_side_by_side_in_one_transparent_figure_in_the_manner_of_the_others():
+    axes = viz.panels(2, 3, 6.0, 4.0, sharex=True, width_ratios=(1, 2, 3))
+    figure = axes[0, 0].figure
+    assert axes.shape == (2, 3) and len(figure.axes) == 6
+    assert figure.get_facecolor()[3] == 0 and figure.get_size_inches().tolist() == [6.0, 4.0]
+    axes[0, 0].set_xlim(2, 3)
+    assert axes[1, 0].get_xlim() == (2, 3)  # what is for matplotlib reaches it
+    alone = viz.wiggle_signs({"1e-3": (1.0, 0.0, 0.0)})
+    for ax in axes.flat:
+        assert ax.title.get_color() == ax.xaxis.label.get_color() == alone.title.get_color() == viz.INK
+        assert ax.get_facecolor()[3] == 0 and not ax.spines["top"].get_visible()
+
+
+def test_the_labels_of_minor_ticks_are_in_the_middle_tone_too():
+    (ax,) = viz.panels(1, 1, 4.0, 3.0)[0]
+    ax.semilogy([0, 1], [0.3, 0.7])
+    ax.figure.draw_without_rendering()
+    labels = [label for label in ax.get_yticklabels(minor=True) if label.get_text()]
+    assert labels and {label.get_color() for label in labels} == {viz.INK}

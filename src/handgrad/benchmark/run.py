@@ -28,6 +28,13 @@ def bench(only: Sequence[str] = (), quick: bool = False, say: Say = lambda text:
 
     Raises:
         ValueError: a section that there is not, or contenders that do not compute the same.
+
+    Example:
+        >>> sorted(SECTIONS)
+        ['pools', 'steps']
+        >>> bench(["pool"])
+        Traceback (most recent call last):
+        ValueError: bench: there is no section 'pool'; take some of steps, pools
     """
     tables = []
     for name in checked_sections(only, SECTIONS):

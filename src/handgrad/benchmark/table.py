@@ -8,7 +8,16 @@ from handgrad.timing import Timing
 
 @dataclass(frozen=True)
 class Bound:
-    """What a ratio of ours to theirs must not exceed, and what it should come to."""
+    """What a ratio of ours to theirs must not exceed, and what it should come to.
+
+    Args:
+        at_most: more is a miss.
+        goal: as much or less is what we are after; None for no goal.
+
+    Example:
+        >>> print(Bound(1.0, goal=0.5))
+        1, goal 0.5
+    """
 
     at_most: float
     goal: float | None = None
@@ -23,6 +32,21 @@ class Line:
     """One contender's figure in one case.
 
     `ratio` is our figure over this one, None where there is nothing to compare; `low` and `high` are quartiles.
+
+    Args:
+        case: what was done, such as the net and its batch.
+        contender: who did it.
+        value: the median, in the table's unit.
+        low: the lower quartile.
+        high: the upper quartile.
+        ratio: our figure over this one.
+        bound: of the ratio.
+
+    Example:
+        >>> Line("lenet, batch 128", "jax.grad", 20.0, ratio=0.6, bound=Bound(1.0, goal=0.5)).verdict
+        'kept'
+        >>> Line("lenet, batch 128", "flax", 9.0, ratio=1.3, bound=Bound(1.0)).verdict
+        'missed'
     """
 
     case: str
@@ -48,6 +72,19 @@ class Table:
     """Lines of one quantity.
 
     `name` is short and for machines, `unit` that of the values, and `notes` say what could not be measured.
+
+    Args:
+        name: short, for machines.
+        title: for readers.
+        unit: of the lines' values.
+        lines: one for each contender in each case.
+        notes: what could not be measured.
+
+    Example:
+        >>> lines = Line("lenet", "by hand", 12.0), Line("lenet", "jax.grad", 20.0, ratio=0.6)
+        >>> table = Table("steps", "A training step", "ms", lines)
+        >>> min(table.lines, key=lambda line: line.value).contender
+        'by hand'
     """
 
     name: str
@@ -96,6 +133,12 @@ def bounded(lines: Iterable[Line], bounds: Mapping[str, Bound]) -> list[Line]:
 def as_text(table: Table) -> str:
     """The table for a terminal.
 
+    Args:
+        table: what was measured.
+
+    Returns:
+        The text: title, columns, notes.
+
     Example:
         >>> lines = (Line("pool", "by hand", 2.0, 1.5, 2.5), Line("pool", "jax.grad", 8.0, 7.0, 9.0, 0.25, Bound(0.5)))
         >>> print(as_text(Table("pools", "Pools", "ms", lines)))
@@ -115,7 +158,22 @@ def as_text(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """The table in Markdown, under a heading."""
+    """The table in Markdown, under a heading.
+
+    Args:
+        table: what was measured.
+
+    Returns:
+        The text, a line for each of the table's.
+
+    Example:
+        >>> print(as_markdown(Table("steps", "A training step", "ms", (Line("lenet", "jax.grad", 20.0, ratio=0.6),))))
+        ### A training step
+        <BLANKLINE>
+        | case | contender | ms | quartiles | ours to theirs | wanted |  |
+        | --- | --- | ---: | ---: | ---: | ---: | --- |
+        | lenet | jax.grad | 20.0 |  | 0.60 |  |  |
+    """
     rule = ["---", "---", "---:", "---:", "---:", "---:", "---"]
     rows = [_header(table), rule, *_rows(table)]
     notes = [f"\n{note}" for note in table.notes]
@@ -149,7 +207,19 @@ def number(value: float) -> str:
 
 
 def as_records(tables: Iterable[Table]) -> list[dict]:
-    """The tables as plain values for JSON, each line with its verdict."""
+    """The tables as plain values for JSON, each line with its verdict.
+
+    Args:
+        tables: as `bench` gives them.
+
+    Returns:
+        A dict for each table.
+
+    Example:
+        >>> table = Table("steps", "A training step", "ms", (Line("lenet", "jax", 20.0, ratio=0.6, bound=Bound(1.0)),))
+        >>> [(record["name"], record["lines"][0]["verdict"]) for record in as_records([table])]
+        [('steps', 'kept')]
+    """
     return [
         asdict(table) | {"lines": [asdict(line) | {"verdict": line.verdict} for line in table.lines]}
         for table in tables

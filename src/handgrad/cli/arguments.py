@@ -9,7 +9,7 @@ from handgrad import models
 from handgrad.cli.train import DEFAULTS
 from handgrad.layers.layer import Layer
 from handgrad.models import NAMES
-from handgrad.training import read_facts
+from handgrad.training.run_record import read_facts
 
 
 def add_command(commands: Any, name: str, run: Callable, purpose: str) -> argparse.ArgumentParser:

@@ -23,6 +23,9 @@ def holds_run(folder: str | os.PathLike[str]) -> bool:
 def fresh_run_dir(folder: str | os.PathLike[str]) -> Path:
     """The folder if it holds no run yet, else the first of folder-2, folder-3, ... that holds none.
 
+    Args:
+        folder: where a run should go.
+
     Example:
         >>> import tempfile
         >>> first = fresh_run_dir(Path(tempfile.mkdtemp()) / "digits")
@@ -49,7 +52,7 @@ def print_results(
     *,
     figures: bool = True,
 ) -> float:
-    """Test a net, draw its run, and print confusion matrix, where all is, and last the line `test accuracy 98.9 %`.
+    r"""Test a net, draw its run, and print confusion matrix, where all is, and last the line `test accuracy 98.9 %`.
 
     What the net says of the test goes to the run's folder too, with tables of its layers, for `handgrad report`.
 
@@ -64,6 +67,22 @@ def print_results(
 
     Returns:
         The test accuracy, from 0 to 1.
+
+    Example:
+        >>> import tempfile, jax, handgrad as hg
+        >>> net, x = hg.Chain(hg.Flatten(), hg.Dense(2)), np.eye(2, dtype="float32").reshape(2, 2, 1, 1)
+        >>> train_state = hg.init_train_state(net, hg.sgd(0.1), jax.random.key(0), (2, 1, 1))
+        >>> params = {"dense1": {"kernel": jnp.eye(2, dtype="float32"), "bias": jnp.zeros(2, "float32")}}
+        >>> folder, classes = tempfile.mkdtemp(), ["cat", "dog"]
+        >>> _ = print_results(net, train_state._replace(params=params), x, [0, 1], classes, folder, figures=False)
+        true \ predicted  cat  dog    right
+        cat                 1    ·  100.0 %
+        dog                 ·    1  100.0 %
+        <BLANKLINE>
+        checkpoint  None
+        metrics     .../metrics.jsonl
+        report      handgrad report ...: all of it on one page
+        test accuracy 100.0 %
     """
     run_dir, logits = Path(run_dir), predict(net, train_state.params, train_state.state, x)
     right = float(accuracy(jnp.asarray(logits), y))

@@ -14,6 +14,14 @@ class Dataset(NamedTuple):
         test_x: test images (M, H, W, C), uint8, 0 to 255.
         test_y: their classes (M,), int32.
         classes: the classes' names.
+
+    Example:
+        >>> from handgrad.data import load_digits
+        >>> digits = load_digits()
+        >>> digits.train_x.shape, digits.train_x.dtype, np.bincount(digits.test_y)[:3], digits.classes[:3]
+        ((1437, 8, 8, 1), dtype('uint8'), array([36, 37, 35]), ('0', '1', '2'))
+        >>> digits._replace(train_x=digits.train_x[:100], train_y=digits.train_y[:100]).train_x.shape  # a part of it
+        (100, 8, 8, 1)
     """
 
     train_x: np.ndarray

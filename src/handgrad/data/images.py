@@ -33,6 +33,12 @@ class Images(NamedTuple):
         x: images (N, H, W, C), uint8, 0 to 255.
         y: their classes (N,), int32, 0 to len(classes) - 1.
         classes: the classes' names.
+
+    Example:
+        >>> images = Images(np.zeros((2, 32, 32, 3), np.uint8), np.array([0, 1], np.int32), ("cat", "dog"))
+        >>> x, y, classes = images
+        >>> x.shape, [classes[label] for label in y]
+        ((2, 32, 32, 3), ['cat', 'dog'])
     """
 
     x: np.ndarray
@@ -47,6 +53,16 @@ class ImageFiles(NamedTuple):
         paths: their files (N,), str, for `read_images`.
         y: their classes (N,), int32, 0 to len(classes) - 1.
         classes: the classes' names.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for file in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        ...     (folder / file).parent.mkdir(exist_ok=True)
+        ...     (folder / file).touch()
+        >>> paths, y, classes = image_files(folder)
+        >>> [Path(path).name for path in paths], y, classes
+        (['1.png', '2.png', '1.png'], array([0, 0, 1], dtype=int32), ('cat', 'dog'))
     """
 
     paths: np.ndarray

@@ -19,6 +19,11 @@ class ComparisonRow(NamedTuple):
         shape: its shape.
         exact: whether all bits that matter are equal: values equal, NaN where the other has NaN.
         error: max |a - b| / max |b|; 0 where both are zero, inf where only one is finite or b alone is zero.
+
+    Example:
+        >>> row = compare("dx", np.array([1.0, 2.0]), np.array([1.0, 2.5])).rows[0]
+        >>> row.name, row.shape, row.exact, row.error  # 0.5 / 2.5
+        ('dx', (2,), False, 0.2)
     """
 
     name: str
@@ -33,6 +38,15 @@ class Comparison:
 
     Attributes:
         rows: one for each array, in the order of the tree.
+
+    Example:
+        >>> ours, theirs = {"w": np.ones(3), "b": np.zeros(1)}, {"w": np.ones(3), "b": np.ones(1)}
+        >>> found = compare("gradient", ours, theirs)
+        >>> print(found)
+        gradient/b    1         differs  largest relative difference 1.0e+00
+        gradient/w    3         exact
+        >>> found.exact, found.error
+        (False, 1.0)
     """
 
     rows: tuple[ComparisonRow, ...]

@@ -33,6 +33,13 @@ class Surface:
         gradient: point -> (2,).
         low: the corner (u, v) at the lower left of the picture.
         high: that at the upper right.
+
+    Example:
+        >>> import handgrad as hg
+        >>> slope = jnp.array([2.0, -2.0])
+        >>> saddle = Surface("saddle", lambda p: p[0] ** 2 - p[1] ** 2, lambda p: slope * p, (-1, -1), (1, 1))
+        >>> descend_2d(saddle, hg.sgd(0.5), (1.0, 0.25), steps=2).points.tolist()  # down in u, away in v
+        [[1.0, 0.25], [0.0, 0.5], [0.0, 1.0]]
     """
 
     name: str
@@ -83,7 +90,18 @@ SURFACES = {
 
 
 class Path(NamedTuple):
-    """Where a descent went: `points` (steps + 1, 2) from the start on, and the `values` (steps + 1,) there."""
+    """Where a descent went: `points` (steps + 1, 2) from the start on, and the `values` (steps + 1,) there.
+
+    Attributes:
+        points: (steps + 1, 2), from the start on.
+        values: the surface's height there (steps + 1,).
+
+    Example:
+        >>> import handgrad as hg
+        >>> path = descend_2d("bowl", hg.sgd(0.1), (3.0, -1.0), steps=40)
+        >>> path.points.shape, bool(path.values[-1] < 1e-2 * path.values[0])
+        ((41, 2), True)
+    """
 
     points: Array
     values: Array

@@ -40,7 +40,20 @@ from handgrad.optimizers.optimizer import check_number
 
 
 class Factors(NamedTuple):
-    """Of one layer: `inputs` A, a row and column for each input of the kernel and one for the bias; `outputs` Γ."""
+    """Of one layer: `inputs` A, a row and column for each input of the kernel and one for the bias; `outputs` Γ.
+
+    Attributes:
+        inputs: A, a row and column for each input of the kernel and one for the bias.
+        outputs: Γ, a row and column for each output.
+
+    Example:
+        >>> import handgrad as hg
+        >>> objective = hg.Objective(hg.Chain(hg.Conv(4, 3)), hg.MeanSquaredError())
+        >>> params = {"conv1": {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.zeros(4)}}
+        >>> found = jax.jit(kfac_factors(objective))(params, jnp.ones((1, 2, 2, 2)), jnp.zeros((1, 2, 2, 4)))["conv1"]
+        >>> found.inputs.shape, found.outputs.shape  # 3·3·2 + 1, and 4
+        ((19, 19), (4, 4))
+    """
 
     inputs: Array
     outputs: Array
@@ -53,6 +66,14 @@ class KfacState(NamedTuple):
         step: how many updates there were.
         factors: running means of A and Γ.
         inverses: (A + π√γ I)⁻¹ and (Γ + √γ/π I)⁻¹.
+
+    Example:
+        >>> import handgrad as hg
+        >>> net = hg.Chain(hg.Dense(3))
+        >>> optimizer = kfac(hg.Objective(net, hg.SoftmaxCrossEntropy()))
+        >>> state = optimizer.init(net.init(jax.random.key(0), (5,))[0])
+        >>> int(state.step), jax.tree.map(jnp.shape, state.factors["dense1"])
+        (0, Factors(inputs=(6, 6), outputs=(3, 3)))
     """
 
     step: Array

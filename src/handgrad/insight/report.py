@@ -23,6 +23,13 @@ class Row(NamedTuple):
         kinks: how many of them straddle a kink and were set aside.
         odd: the one of three that disagrees with the other two: "manual", "automatic" or "finite differences"; "-" if
             all agree, "undecided" if the differences cannot tell.
+
+    Example:
+        >>> import handgrad as hg
+        >>> report = hg.check_layer(hg.Relu(), (3,))
+        >>> row = report.rows[0]
+        >>> row.name, row.shape, row.automatic_error, row.odd, row.ok
+        ('x', (3, 3), 0.0, '-', True)
     """
 
     name: str

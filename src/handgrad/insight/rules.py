@@ -28,6 +28,18 @@ from handgrad.layers.container import Container, map_layers
 from handgrad.layers.layer import Array, Inference, Layer, Params, Residuals, check_is_layer, parameter
 from handgrad.ops.precision import wide
 
+__all__ = [
+    "clip_between",
+    "deconvnet",
+    "feedback_alignment",
+    "guided",
+    "guided_backprop",
+    "positive",
+    "straight",
+    "straight_through",
+    "swap_backward",
+]
+
 Rule = Callable[[Layer, Any, Any, Array], tuple[Array, Any]]
 
 
@@ -109,18 +121,69 @@ def _check_asked(net: Layer, new: Layer) -> None:
 
 
 def guided(layer: Layer, params: Any, residuals: Any, dy: Array) -> tuple[Array, Any]:
-    """Only what is positive in dy passes, where the layer lets it pass."""
+    """Only what is positive in dy passes, where the layer lets it pass.
+
+    Args:
+        layer: any whose dx has the shape of dy.
+        params: its parameters.
+        residuals: what its forward kept.
+        dy: the gradient of its output.
+
+    Returns:
+        dx where dy is positive, 0 elsewhere; and the layer's own dparams.
+
+    Example:
+        >>> net = swap_backward(Relu(), guided)
+        >>> _, _, residuals = net.forward({}, jnp.array([-1.0, 2.0, 2.0]))
+        >>> net.backward({}, residuals, jnp.array([5.0, 5.0, -5.0]))[0].tolist()
+        [0.0, 5.0, 0.0]
+    """
     dx, dparams = layer.backward(params, residuals, dy)
     return jnp.where(dy <= 0, 0, dx), dparams
 
 
 def positive(layer: Layer, params: Any, residuals: Any, dy: Array) -> tuple[Array, Any]:
-    """Only what is positive in dy passes, whatever the input was."""
+    """Only what is positive in dy passes, whatever the input was.
+
+    Args:
+        layer: any whose dx has the shape of dy.
+        params: its parameters.
+        residuals: what its forward kept.
+        dy: the gradient of its output.
+
+    Returns:
+        dy where it is positive, 0 elsewhere; and the layer's own dparams.
+
+    Example:
+        >>> net = swap_backward(Relu(), positive)
+        >>> _, _, residuals = net.forward({}, jnp.array([-1.0, 2.0, 2.0]))
+        >>> net.backward({}, residuals, jnp.array([5.0, 5.0, -5.0]))[0].tolist()
+        [5.0, 5.0, 0.0]
+    """
     return jnp.where(dy <= 0, 0, dy), layer.backward(params, residuals, dy)[1]
 
 
 def straight(layer: Layer, params: Any, residuals: Any, dy: Array) -> tuple[Array, Any]:
-    """Dx = dy, as if the layer were the identity."""
+    """Dx = dy, as if the layer were the identity.
+
+    Args:
+        layer: any that keeps the shape of its input.
+        params: its parameters.
+        residuals: what its forward kept.
+        dy: the gradient of its output.
+
+    Returns:
+        dy, and the layer's own dparams.
+
+    Raises:
+        ValueError: a layer that changes the shape.
+
+    Example:
+        >>> net = swap_backward(Relu(), straight)
+        >>> _, _, residuals = net.forward({}, jnp.array([-1.0, 2.0, 2.0]))
+        >>> net.backward({}, residuals, jnp.array([5.0, 5.0, -5.0]))[0].tolist()
+        [5.0, 5.0, -5.0]
+    """
     dx, dparams = layer.backward(params, residuals, dy)
     if dx.shape != dy.shape:
         raise ValueError(
@@ -165,6 +228,9 @@ class ThroughRandomKernel:
 def guided_backprop(net: Layer) -> Layer:
     """Each ReLU passes only what is positive, of dy as of x: dx = dy [x > 0] [dy > 0].
 
+    Args:
+        net: a net, or a single layer.
+
     Source: Springenberg, Dosovitskiy, Brox and Riedmiller, Striving for simplicity, 2014, section 3.4.
 
     Example:
@@ -178,6 +244,9 @@ def guided_backprop(net: Layer) -> Layer:
 
 def deconvnet(net: Layer) -> Layer:
     """Each ReLU is applied to dy in the place of x: dx = dy [dy > 0]. Max pools keep their switches, as they do anyway.
+
+    Args:
+        net: a net, or a single layer.
 
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014, section 2.1.
 

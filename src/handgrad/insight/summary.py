@@ -29,6 +29,12 @@ class SummaryRow(NamedTuple):
         parameters: how many numbers it learns.
         multiply_adds: of its forward pass, for Conv, ConvTranspose and Dense; 0 for others.
         bytes: of what its forward keeps for backward.
+
+    Example:
+        >>> import handgrad as hg
+        >>> row = summary(hg.Chain(hg.Conv(4, 3), hg.Relu()), (8, 8, 1)).rows[0]
+        >>> row.name, row.out_shape, row.parameters, row.multiply_adds  # 3·3·4 + 4, and 8·8·4 outputs of 3·3 products
+        ('conv1', (8, 8, 4), 40, 2304)
     """
 
     name: str
@@ -46,6 +52,12 @@ class Summary:
     Attributes:
         rows: one for each leaf layer, in order; a last one, `(containers)`, for what containers themselves keep.
         batch: for how many examples.
+
+    Example:
+        >>> import handgrad as hg
+        >>> found = summary(hg.Chain(hg.Dense(16), hg.Dense(10)), (64,))
+        >>> found.parameters, found.multiply_adds, max(found.rows, key=lambda row: row.parameters).name
+        (1210, 1184, 'dense1')
     """
 
     rows: tuple[SummaryRow, ...]

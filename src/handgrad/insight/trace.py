@@ -43,6 +43,14 @@ class Trace:
         facts: of each layer, in order; static.
         sites: the arrays that were looked through, in the order of the computation; static.
         batch: how many examples; static.
+
+    Example:
+        >>> import handgrad as hg
+        >>> look = jax.jit(trace(hg.Objective(hg.Chain(hg.Dense(2), hg.Relu()), hg.MeanSquaredError())))
+        >>> params = {"dense1": {"kernel": jnp.ones((1, 2)), "bias": jnp.array([0.0, -9.0])}}
+        >>> found = look(params, jnp.array([[3.0]]), jnp.zeros((1, 2)))
+        >>> [(row.name, row.dead) for row in found.rows[1:]], str(found.findings[0]), found.first_nonfinite
+        ([('relu1', 0.5)], 'relu1 dies: 50 % of its units are dead', None)
     """
 
     loss: Array
@@ -163,8 +171,8 @@ def trace(objective: Objective) -> Callable[..., Trace]:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(4), hg.Relu(), hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (5,), jnp.float64)
-        >>> x, y = jax.random.normal(jax.random.key(1), (6, 5), jnp.float64), jnp.array([0, 1, 2, 0, 1, 2])
+        >>> params, state = net.init(jax.random.key(0), (5,), jnp.float32)
+        >>> x, y = jax.random.normal(jax.random.key(1), (6, 5), jnp.float32), jnp.array([0, 1, 2, 0, 1, 2])
         >>> params["dense1"]["bias"] -= 1e3  # far below 0, whatever x
         >>> look = jax.jit(trace(hg.Objective(net, hg.SoftmaxCrossEntropy())))
         >>> print(look(params, x, y, state).findings[0])

@@ -27,6 +27,14 @@ class TraceRow(NamedTuple):
         forward_gain: size of its output over that of its input.
         backward_gain: length of the gradient that it hands on over that of the one it got.
         arrived: length of delta over that of the loss's gradient in the net's output.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, handgrad as hg
+        >>> net = hg.Chain(hg.Dense(1, use_bias=False), hg.Relu())
+        >>> look = jax.jit(hg.trace(hg.Objective(net, hg.MeanSquaredError())))
+        >>> row = look({"dense1": {"kernel": jnp.array([[2.0]])}}, jnp.array([[3.0]]), jnp.array([[5.0]])).rows[0]
+        >>> row.name, row.h, row.delta, row.dw, row.ratio  # 2·3, 2 (6 - 5), 2·3, and 6 / 2
+        ('dense1', 6.0, 2.0, 6.0, 3.0)
     """
 
     name: str
@@ -53,6 +61,14 @@ class NonFinite(NamedTuple):
         direction: "forward" or "backward".
         array: "x", "params/kernel" or "y", "dy", "dx" or "dparams/kernel"; of the loss "value" or "dlogits".
         place: the index in that array.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, handgrad as hg
+        >>> net = hg.Chain(hg.Dense(2, use_bias=False))
+        >>> look = jax.jit(hg.trace(hg.Objective(net, hg.SoftmaxCrossEntropy())))
+        >>> params = {"dense1": {"kernel": jnp.array([[1.0, jnp.nan]])}}
+        >>> look(params, jnp.ones((1, 1)), jnp.array([0])).first_nonfinite
+        NonFinite(layer='dense1', direction='forward', array='params/kernel', place=(0, 1))
     """
 
     layer: str
@@ -68,6 +84,11 @@ class Finding(NamedTuple):
         layer: its path, or "loss".
         event: "breaks", "dies", "explodes" or "vanishes".
         detail: how much, in words.
+
+    Example:
+        >>> finding = Finding("relu1", "dies", "100 % of its units are dead")
+        >>> print(finding)
+        relu1 dies: 100 % of its units are dead
     """
 
     layer: str

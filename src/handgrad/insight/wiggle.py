@@ -47,8 +47,8 @@ def wiggle(objective: Objective, eps: float = 1e-6, step: float | None = None) -
         >>> objective = hg.Objective(hg.Chain(hg.Dense(1, use_bias=False)), hg.MeanSquaredError())
         >>> params = {"dense1": {"kernel": jnp.zeros((2, 1))}}  # L = (w·x - 1)² with x = (3, -1)
         >>> moved, losses = wiggle(objective, 1e-3, step=0.1)(params, jnp.array([[3.0, -1.0]]), jnp.ones((1, 1)))
-        >>> moved["dense1"]["kernel"].ravel().round(3).tolist(), losses.round(3).tolist()
-        ([0.1, -0.1], [1.0, 0.49])
+        >>> print(moved["dense1"]["kernel"].ravel().round(3), losses.round(3))
+        [ 0.1 -0.1] [1.   0.49]
     """
     _check("wiggle", objective, eps)
     move = eps if step is None else step
@@ -151,7 +151,18 @@ def wiggle_value_and_grad(eps: float = 1e-6) -> Callable:
 
 
 class WiggleCost(NamedTuple):
-    """One size of net: its parameters, and the milliseconds of a sweep of wiggles and of one gradient by hand."""
+    """One size of net: its parameters, and the milliseconds of a sweep of wiggles and of one gradient by hand.
+
+    Attributes:
+        parameters: of the net.
+        wiggle: milliseconds of a sweep of wiggles, one forward pass for each parameter.
+        backprop: milliseconds of one gradient by hand.
+
+    Example:
+        >>> (row,) = wiggle_cost((16,), batch=2, seconds=0)
+        >>> row.parameters, row.wiggle > 0, row.backprop > 0
+        (612, True, True)
+    """
 
     parameters: int
     wiggle: float

@@ -29,7 +29,16 @@ def naming(name: str, layer: Layer) -> Iterator[None]:
 
 @dataclass(frozen=True, repr=False)
 class Container(Layer):
-    """A layer of layers: subclasses give `items`, `with_layers` and how the children's outputs combine."""
+    """A layer of layers: subclasses give `items`, `with_layers` and how the children's outputs combine.
+
+    Example:
+        >>> import handgrad as hg
+        >>> net = hg.Chain(hg.Conv(4, 3), hg.Relu(), hg.Conv(8, 3))
+        >>> isinstance(net, Container), [name for name, _ in net.items()]
+        (True, ['conv1', 'relu1', 'conv2'])
+        >>> net.with_layers([hg.Conv(4, 3), hg.Tanh(), hg.Conv(8, 3)]).items()[1]  # another layer, the same name
+        ('relu1', Tanh(name='relu1'))
+    """
 
     def items(self) -> tuple[tuple[str, Layer], ...]:
         """The (name, layer) of each child, in order. Order comes from here, never from a dict: jit sorts dicts."""
@@ -195,6 +204,12 @@ def inference(net: Layer) -> Layer:
     """The same net and names, whose `forward` and `apply_train` equal `apply`: no dropout, fixed batch statistics.
 
     For input gradients, frozen batch norm and per-example gradients.
+
+    Args:
+        net: any layer.
+
+    Returns:
+        The net, of the same params and state.
 
     Example:
         >>> import jax, handgrad as hg

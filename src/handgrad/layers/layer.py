@@ -142,12 +142,18 @@ def check_is_layer(layer: Any, where: str) -> None:
             raise TypeError(
                 f"{where}: {cls.__name__} has settings of its own; decorate it with @dataclass(frozen=True)"
             )
-    if any(isinstance(value, Tracer) for value in vars(layer).values()):
+    if _has_traced(layer):
         return  # a setting under vmap or grad: usable within that transformation, which needs no hash
     try:
         hash(layer)
     except TypeError as error:
         raise TypeError(f"{where}: {layer!r} is not hashable ({error}); give tuples, not lists or arrays") from None
+
+
+def _has_traced(value: Any) -> bool:
+    """Whether a setting of the layer, or of a layer within it, is traced."""
+    inside = vars(value).values() if isinstance(value, Layer) else value if isinstance(value, tuple) else ()
+    return isinstance(value, Tracer) or any(map(_has_traced, inside))
 
 
 def parameter(layer: Layer, params: Params, name: str) -> Array:

@@ -24,6 +24,7 @@ class BinaryCrossEntropy(Loss):
     gradient is the one computed: it keeps the digits that σ(o) - 1 would lose.
 
     An example's loss is the mean over its numbers.
+
     Labels: in [0, 1], of the logits' shape (n, ...); ints, bools or floats.
 
     Example:
@@ -58,7 +59,9 @@ class Hinge(Loss):
         dℓ/do_j = 1/K [m - o_y + o_j > 0] for j ≠ y,      dℓ/do_y = -Σ_{j≠y} dℓ/do_j
 
     Kink: a class exactly at the margin has slope 0, as ops.relu at 0 and PyTorch's multi_margin_loss.
+
     Labels: int classes (n,).
+
     Source: Weston and Watkins 1999, averaged over the classes as in PyTorch.
 
     Args:

@@ -41,7 +41,9 @@ class Huber(Loss):
         d/do = e where |e| <= δ, δ sign(e) elsewhere: e clipped to [-δ, δ]
 
     The two pieces meet with one slope, so there is no kink. An example's loss is the mean over its numbers.
+
     Labels: of the logits' shape (n, ...).
+
     Source: Huber 1964.
 
     Args:

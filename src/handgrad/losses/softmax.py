@@ -82,7 +82,9 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     Labels: int classes (n,), or one-hot or soft labels (n, K), entries in [0, 1] and rows that sum to one. (A row of
     zeros is what jax.nn.one_hot makes of a bad label.)
+
     At -inf: a masked class costs nothing where t_k is 0, and has gradient 0; where t_k > 0 the loss is inf.
+
     Source: Goodfellow, Bengio and Courville 2016, 6.2.2; Szegedy et al. 2016 (label smoothing).
 
     Args:
@@ -145,8 +147,11 @@ class Focal(ClassLoss):
     `SoftmaxCrossEntropy`. The paper has a sigmoid for each class; this is its form for classes that exclude each other.
 
     Labels: as `SoftmaxCrossEntropy` reads them.
+
     At -inf: a masked class costs nothing where t_k is 0, and has gradient 0; where t_k > 0 the loss is inf.
+
     At p = 1, rounded: the loss and its gradient are 0 for any γ > 0, where q^(γ-1) would be inf for γ < 1.
+
     Source: Lin, Goyal, Girshick, He and Dollár 2017.
 
     Args:
@@ -207,6 +212,7 @@ class NegativeLogLikelihood(ClassLoss):
     two steps. t = c y with class weights c; the mean is divided by the labels' weights, as there.
 
     Labels: as `SoftmaxCrossEntropy` reads them.
+
     At -inf: a class with log p = -inf costs nothing where t_k is 0.
 
     Args:
@@ -249,8 +255,11 @@ class KLDivergence(Loss):
         dℓ/do_j = p_j Σ_k y_k - y_j
 
     The mean over the examples is PyTorch's "batchmean".
+
     Labels: probabilities (n, K), entries in [0, 1] and rows that sum to one, such as another net's softmax.
+
     At -inf: a class with p_k = 0 costs nothing where y_k is 0, and has gradient 0; where y_k > 0 the loss is inf.
+
     Source: Kullback and Leibler 1951.
 
     Example:

@@ -8,6 +8,9 @@ from handgrad.layers import Chain, Dense, Dropout, Flatten, Layer, Relu
 def perceptron(classes: int = 10) -> Chain:
     """One layer of soft perceptrons, one a class: logits = x W + b.
 
+    Args:
+        classes: the number of outputs.
+
     Source: Rosenblatt, The perceptron, 1958; with softmax in the place of his threshold, which has no useful gradient.
 
     Example:

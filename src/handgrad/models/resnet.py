@@ -16,6 +16,10 @@ from handgrad.models.width import scaled
 def resnet18(classes: int = 1000, width: float = 1.0) -> Chain:
     """Two basic blocks a stage: 11,689,512 parameters at 224x224x3 and 1000 classes. See `resnet`.
 
+    Args:
+        classes: the number of outputs.
+        width: a factor on the number of features of all layers but the last.
+
     Example:
         >>> [name for name, _ in resnet18().items()]
         ['conv1', 'batchnorm1', 'relu1', 'maxpool1', 'stage1', 'stage2', 'stage3', 'stage4', 'globalavgpool1', 'dense1']
@@ -25,6 +29,10 @@ def resnet18(classes: int = 1000, width: float = 1.0) -> Chain:
 
 def resnet34(classes: int = 1000, width: float = 1.0) -> Chain:
     """3, 4, 6 and 3 basic blocks: 21,797,672 parameters at 224x224x3 and 1000 classes. See `resnet`.
+
+    Args:
+        classes: the number of outputs.
+        width: a factor on the number of features of all layers but the last.
 
     Example:
         >>> from handgrad.insight.leaves import leaf_layers
@@ -36,6 +44,10 @@ def resnet34(classes: int = 1000, width: float = 1.0) -> Chain:
 
 def resnet50(classes: int = 1000, width: float = 1.0) -> Chain:
     """3, 4, 6 and 3 bottlenecks: 25,557,032 parameters at 224x224x3 and 1000 classes. See `resnet`.
+
+    Args:
+        classes: the number of outputs.
+        width: a factor on the number of features of all layers but the last.
 
     Example:
         >>> from handgrad.insight.leaves import leaf_layers
@@ -70,6 +82,10 @@ def resnet(blocks: Sequence[int], classes: int = 1000, width: float = 1.0, bottl
 def resnet20(classes: int = 10, width: float = 1.0) -> Chain:
     """Three blocks a stage: 272,474 parameters at 32x32x3 and 10 classes, the paper's 0.27 M. See `cifar_resnet`.
 
+    Args:
+        classes: the number of outputs.
+        width: a factor on the number of features of all layers but the last.
+
     Example:
         >>> [name for name, _ in resnet20().items()]
         ['conv1', 'batchnorm1', 'relu1', 'stage1', 'stage2', 'stage3', 'globalavgpool1', 'dense1']
@@ -80,6 +96,10 @@ def resnet20(classes: int = 10, width: float = 1.0) -> Chain:
 def resnet32(classes: int = 10, width: float = 1.0) -> Chain:
     """Five blocks a stage: 466,906 parameters at 32x32x3 and 10 classes, the paper's 0.46 M. See `cifar_resnet`.
 
+    Args:
+        classes: the number of outputs.
+        width: a factor on the number of features of all layers but the last.
+
     Example:
         >>> resnet32() == cifar_resnet(5)
         True
@@ -89,6 +109,10 @@ def resnet32(classes: int = 10, width: float = 1.0) -> Chain:
 
 def resnet56(classes: int = 10, width: float = 1.0) -> Chain:
     """Nine blocks a stage: 855,770 parameters at 32x32x3 and 10 classes, the paper's 0.85 M. See `cifar_resnet`.
+
+    Args:
+        classes: the number of outputs.
+        width: a factor on the number of features of all layers but the last.
 
     Example:
         >>> resnet56() == cifar_resnet(9)

@@ -8,6 +8,10 @@ def lenet(classes: int = 10, dropout: float = 0.5) -> Chain:
 
     857,738 parameters at 28x28x1 and 10 classes. `dropout` is the rate before the last layer, 0 for none.
 
+    Args:
+        classes: the number of outputs.
+        dropout: the rate before the last layer, 0 for none.
+
     Source: after LeCun et al., Gradient-based learning applied to document recognition, 1998; with ReLU, max pools and
     more features.
 
@@ -26,6 +30,10 @@ def digits_cnn(classes: int = 10, dropout: float = 0.5) -> Chain:
 
     79,626 parameters at 8x8x1 and 10 classes. `dropout` is the rate before the last layer, 0 for none.
 
+    Args:
+        classes: the number of outputs.
+        dropout: the rate before the last layer, 0 for none.
+
     Example:
         >>> digits_cnn(dropout=0)
         Chain(Conv(64, 3), Relu(), MaxPool(2), Conv(128, 3), Relu(), MaxPool(2), Flatten(), Dense(10))
@@ -38,6 +46,9 @@ def fashion_cnn(classes: int = 10) -> Chain:
     """A net for 28x28 images with fewer than 100,000 parameters: four 3x3 convolutions with batch norm, and their mean.
 
     93,546 parameters at 28x28x1 and 10 classes. docs/fashion_mnist.md has what it reaches on Fashion-MNIST.
+
+    Args:
+        classes: the number of outputs.
 
     Source: after Simonyan and Zisserman, 2014 (3x3 convolutions), Ioffe and Szegedy, 2015 (batch norm), and Lin, Chen
     and Yan, 2013 (the mean over all places).

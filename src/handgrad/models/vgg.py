@@ -11,6 +11,12 @@ FEATURES = (64, 128, 256, 512, 512)
 def vgg11(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, width: float = 1.0) -> Chain:
     """The paper's net A, 8 convolutions and 3 dense layers: 132,863,336 parameters at 224x224x3. See `vgg`.
 
+    Args:
+        classes: the number of outputs.
+        dropout: the rate behind the two hidden dense layers.
+        batch_norm: whether a batch norm follows each convolution.
+        width: a factor on the number of features of all layers but the last.
+
     Example:
         >>> sum(isinstance(layer, Conv) for layer in vgg11().layers)
         8
@@ -20,6 +26,12 @@ def vgg11(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, w
 
 def vgg13(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, width: float = 1.0) -> Chain:
     """The paper's net B, 10 convolutions and 3 dense layers: 133,047,848 parameters at 224x224x3. See `vgg`.
+
+    Args:
+        classes: the number of outputs.
+        dropout: the rate behind the two hidden dense layers.
+        batch_norm: whether a batch norm follows each convolution.
+        width: a factor on the number of features of all layers but the last.
 
     Example:
         >>> sum(isinstance(layer, Conv) for layer in vgg13().layers)
@@ -31,6 +43,12 @@ def vgg13(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, w
 def vgg16(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, width: float = 1.0) -> Chain:
     """The paper's net D, 13 convolutions and 3 dense layers: 138,357,544 parameters at 224x224x3. See `vgg`.
 
+    Args:
+        classes: the number of outputs.
+        dropout: the rate behind the two hidden dense layers.
+        batch_norm: whether a batch norm follows each convolution.
+        width: a factor on the number of features of all layers but the last.
+
     Example:
         >>> sum(isinstance(layer, Conv) for layer in vgg16().layers)
         13
@@ -40,6 +58,12 @@ def vgg16(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, w
 
 def vgg19(classes: int = 1000, dropout: float = 0.5, batch_norm: bool = False, width: float = 1.0) -> Chain:
     """The paper's net E, 16 convolutions and 3 dense layers: 143,667,240 parameters at 224x224x3. See `vgg`.
+
+    Args:
+        classes: the number of outputs.
+        dropout: the rate behind the two hidden dense layers.
+        batch_norm: whether a batch norm follows each convolution.
+        width: a factor on the number of features of all layers but the last.
 
     Example:
         >>> sum(isinstance(layer, Conv) for layer in vgg19().layers)

@@ -49,7 +49,13 @@ def relu(x: jax.Array) -> jax.Array:
 
 
 def relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y and the mask of live units, both of x's shape; the mask is boolean."""
+    """The output y and the mask of live units, both of x's shape; the mask is boolean.
+
+    Example:
+        >>> y, live = relu_forward(jnp.array([-1.0, 0.0, 2.0]))
+        >>> print(y, live)
+        [0. 0. 2.] [False False  True]
+    """
     return relu(x), ~(x <= 0)
 
 
@@ -94,12 +100,29 @@ def leaky_relu(x: jax.Array, *, negative_slope: float = 0.01) -> jax.Array:
 
 
 def leaky_relu_forward(x: jax.Array, *, negative_slope: float = 0.01) -> tuple[jax.Array, jax.Array]:
-    """The output y and the mask of positive units, both of x's shape; the mask is boolean."""
+    """The output y and the mask of positive units, both of x's shape; the mask is boolean.
+
+    Example:
+        >>> y, live = leaky_relu_forward(jnp.array([-1.0, 0.0, 2.0]), negative_slope=0.25)
+        >>> print(y, live)
+        [-0.25  0.    2.  ] [False False  True]
+    """
     return leaky_relu(x, negative_slope=negative_slope), ~(x <= 0)
 
 
 def leaky_relu_backward(live: jax.Array, dy: jax.Array, *, negative_slope: float = 0.01) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: dy where the unit is positive, α dy elsewhere."""
+    """The gradient dx, of the shape and dtype of dy: dy where the unit is positive, α dy elsewhere.
+
+    Args:
+        live: the mask that `leaky_relu_forward` gave.
+        dy: the gradient of the output, of the mask's shape.
+        negative_slope: α, as in forward.
+
+    Example:
+        >>> _, live = leaky_relu_forward(jnp.array([-1.0, 0.0, 2.0]), negative_slope=0.25)
+        >>> print(leaky_relu_backward(live, jnp.ones(3), negative_slope=0.25))
+        [0.25 0.25 1.  ]
+    """
     dy = jnp.asarray(dy)
     return jnp.where(live, dy, jnp.asarray(negative_slope, dy.dtype) * dy)
 
@@ -125,12 +148,28 @@ def relu6(x: jax.Array) -> jax.Array:
 
 
 def relu6_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y and the mask of units between 0 and 6, both of x's shape; the mask is boolean."""
+    """The output y and the mask of units between 0 and 6, both of x's shape; the mask is boolean.
+
+    Example:
+        >>> y, live = relu6_forward(jnp.array([-1.0, 2.0, 7.0]))
+        >>> print(y, live)
+        [0. 2. 6.] [False  True False]
+    """
     return relu6(x), ~((x <= 0) | (x >= 6))
 
 
 def relu6_backward(live: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: dy where the unit is between 0 and 6, 0 elsewhere."""
+    """The gradient dx, of the shape and dtype of dy: dy where the unit is between 0 and 6, 0 elsewhere.
+
+    Args:
+        live: the mask that `relu6_forward` gave.
+        dy: the gradient of the output, of the mask's shape.
+
+    Example:
+        >>> _, live = relu6_forward(jnp.array([0.0, 2.0, 6.0]))
+        >>> print(relu6_backward(live, jnp.array([5.0, 5.0, 5.0])))  # at both kinks the slope is 0
+        [0. 5. 0.]
+    """
     return jnp.where(live, dy, 0)
 
 
@@ -159,13 +198,31 @@ def hard_sigmoid(x: jax.Array, *, alpha: float = 1 / 6, beta: float = 0.5) -> ja
 
 
 def hard_sigmoid_forward(x: jax.Array, *, alpha: float = 1 / 6, beta: float = 0.5) -> tuple[jax.Array, jax.Array]:
-    """The output y and the mask of units on the middle piece, both of x's shape; the mask is boolean."""
+    """The output y and the mask of units on the middle piece, both of x's shape; the mask is boolean.
+
+    Example:
+        >>> y, live = hard_sigmoid_forward(jnp.array([-4.0, 0.0, 3.0]))
+        >>> print(y, live)
+        [0.  0.5 1. ] [False  True False]
+    """
     _, below, above = _hard_sigmoid_pieces(x, alpha, beta)
     return hard_sigmoid(x, alpha=alpha, beta=beta), ~(below | above)
 
 
 def hard_sigmoid_backward(live: jax.Array, dy: jax.Array, *, alpha: float = 1 / 6, beta: float = 0.5) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: α dy on the middle piece, 0 elsewhere."""
+    """The gradient dx, of the shape and dtype of dy: α dy on the middle piece, 0 elsewhere.
+
+    Args:
+        live: the mask that `hard_sigmoid_forward` gave.
+        dy: the gradient of the output, of the mask's shape.
+        alpha: α, as in forward.
+        beta: as in forward; the mask holds it already.
+
+    Example:
+        >>> _, live = hard_sigmoid_forward(jnp.array([-4.0, 0.0, 3.0]), alpha=0.25)
+        >>> print(hard_sigmoid_backward(live, jnp.ones(3), alpha=0.25))
+        [0.   0.25 0.  ]
+    """
     dy = jnp.asarray(dy)
     return jnp.where(live, (jnp.asarray(alpha, wide(dy).dtype) * wide(dy)).astype(dy.dtype), 0)
 
@@ -193,12 +250,27 @@ def hardswish(x: jax.Array) -> jax.Array:
 
 
 def hardswish_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and x as the residual: two x have one y."""
+    """The output y, and x as the residual: two x have one y.
+
+    Example:
+        >>> y, x = hardswish_forward(jnp.array([-2.0, -1.0, 4.0]))
+        >>> print(y.round(3), x)  # -2 and -1 have one y
+        [-0.333 -0.333  4.   ] [-2. -1.  4.]
+    """
     return hardswish(x), x
 
 
 def hardswish_backward(x: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: 0 up to -3, dy from 3 on, dy (2x + 3)/6 between."""
+    """The gradient dx, of the shape and dtype of dy: 0 up to -3, dy from 3 on, dy (2x + 3)/6 between.
+
+    Args:
+        x: the residual that `hardswish_forward` gave.
+        dy: the gradient of the output, of x's shape.
+
+    Example:
+        >>> print(hardswish_backward(jnp.array([-4.0, -1.5, 0.0, 3.0]), jnp.ones(4)))  # y is least at -1.5
+        [0.  0.  0.5 1. ]
+    """
     far = wide(dy)
     return jnp.where(x <= -3, 0, jnp.where(x >= 3, far, far * (2 * wide(x) + 3) / 6)).astype(dy.dtype)
 

@@ -70,7 +70,13 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, mask: Mask = Non
 def batch_norm_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, mask: Mask = None, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
-    """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,); mean and var in float32 at least."""
+    """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,); mean and var in float32 at least.
+
+    Example:
+        >>> y, (x, mean, var) = batch_norm_forward(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1), eps=0.0)
+        >>> y.tolist(), x.tolist(), mean.tolist(), var.tolist()
+        ([[-1.0], [1.0]], [[1.0], [3.0]], [2.0], [1.0])
+    """
     x = _checked("batch_norm", x, eps, scale=scale, bias=bias)
     valid = _valid("batch_norm", x, mask)
     count = _count(x, valid)
@@ -145,7 +151,14 @@ def batch_norm_inference(
 def batch_norm_inference_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
-    """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,)."""
+    """The output y (..., C) and the residuals x (..., C), mean (C,), var (C,).
+
+    Example:
+        >>> one = jnp.ones(1)
+        >>> y, residuals = batch_norm_inference_forward(jnp.array([[7.0]]), 2 * one, one, 3 * one, 4 * one, eps=0.0)
+        >>> y.tolist(), [array.tolist() for array in residuals]
+        ([[5.0]], [[[7.0]], [3.0], [4.0]])
+    """
     x = _checked("batch_norm_inference", x, eps, scale=scale, bias=bias, mean=mean, var=var)
     return affine(_unit(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)
 
@@ -153,7 +166,23 @@ def batch_norm_inference_forward(
 def batch_norm_inference_backward(
     residuals: Residuals, scale: jax.Array, dy: jax.Array, *, eps: float = 1e-5
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The gradients dx (..., C), dscale (C,), dbias (C,) of `batch_norm_inference`; mean and var have none."""
+    """The gradients dx (..., C), dscale (C,), dbias (C,) of `batch_norm_inference`; mean and var have none.
+
+    Args:
+        residuals: x (..., C), mean (C,), var (C,), as `batch_norm_inference_forward` gave them.
+        scale: (C,).
+        dy: the gradient of the output, (..., C).
+        eps: as in forward.
+
+    Returns:
+        dx in dy's dtype; dscale and dbias in scale's dtype.
+
+    Example:
+        >>> residuals = jnp.array([[7.0]]), jnp.array([3.0]), jnp.array([4.0])  # x̂ = (7 - 3)/√4
+        >>> dx, dscale, dbias = batch_norm_inference_backward(residuals, jnp.array([6.0]), jnp.ones((1, 1)), eps=0.0)
+        >>> dx.tolist(), dscale.tolist(), dbias.tolist()  # γ/√v, x̂ and 1, each times dy
+        ([[3.0]], [2.0], [1.0])
+    """
     x, mean, var = residuals
     dwide = wide(dy)
     dx = _gain(x, scale, var, eps) * dwide

@@ -104,6 +104,12 @@ def conv_forward(
     Raises:
         ValueError: as in `conv`, or an algorithm that cannot take this convolution.
         TypeError: as in `conv`.
+
+    Example:
+        >>> x, kernel = jnp.arange(1.0, 5.0).reshape(1, 4, 1), jnp.array([1.0, 0.0, -1.0]).reshape(3, 1, 1)
+        >>> y, residual = conv_forward(x, kernel, padding="VALID")
+        >>> y.ravel().tolist(), residual is x
+        ([-2.0, -2.0], True)
     """
     windows = _checked(x, kernel, bias, strides, padding, dilation, groups)
     fast.check_algorithm("conv_forward", algorithm, (OUTPUT,), windows, groups, x.shape[-1])
@@ -140,6 +146,14 @@ def conv_backward(
     Raises:
         ValueError: as in `conv`, or an algorithm that cannot take this convolution.
         TypeError: as in `conv`.
+
+    Example:
+        >>> x, kernel = jnp.arange(1.0, 5.0).reshape(1, 4, 1), jnp.array([1.0, 0.0, -1.0]).reshape(3, 1, 1)
+        >>> dx, dkernel, dbias = conv_backward(x, kernel, jnp.array([1.0, 10.0]).reshape(1, 2, 1), padding="VALID")
+        >>> dx.ravel().tolist()  # dy spread out by the kernel
+        [1.0, 10.0, -1.0, -10.0]
+        >>> dkernel.ravel().tolist(), dbias.tolist()  # 1·1 + 2·10 and so on; 1 + 10
+        ([21.0, 32.0, 43.0], [11.0])
     """
     windows = _checked(x, kernel, None, strides, padding, dilation, groups)
     fast.check_algorithm("conv_backward", algorithm, (INPUT_GRADIENT, KERNEL_GRADIENT), windows, groups, x.shape[-1])

@@ -129,6 +129,12 @@ def conv_transpose_forward(
     Raises:
         ValueError: as in `conv_transpose`, or an algorithm that cannot take this convolution.
         TypeError: as in `conv_transpose`.
+
+    Example:
+        >>> x, kernel = jnp.array([1.0, 10.0]).reshape(1, 2, 1), jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+        >>> y, residual = conv_transpose_forward(x, kernel, strides=2, padding="VALID")
+        >>> y.ravel().tolist(), residual is x
+        ([1.0, 2.0, 13.0, 20.0, 30.0], True)
     """
     op = "conv_transpose_forward"
     windows = _checked(op, x, kernel, bias, strides, padding, output_padding, dilation, groups)
@@ -168,6 +174,13 @@ def conv_transpose_backward(
         ValueError: as in `conv_transpose`, a dy that is not of y's shape, or an algorithm that cannot take this
             convolution.
         TypeError: as in `conv_transpose`.
+
+    Example:
+        >>> x, kernel = jnp.array([1.0, 10.0]).reshape(1, 2, 1), jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+        >>> dy = jnp.array([0.0, 0.0, 1.0, 0.0, 0.0]).reshape(1, 5, 1)  # of y[2] = x[0] W[2] + x[1] W[0]
+        >>> dx, dkernel, dbias = conv_transpose_backward(x, kernel, dy, strides=2, padding="VALID")
+        >>> dx.ravel().tolist(), dkernel.ravel().tolist(), dbias.tolist()
+        ([3.0, 1.0], [10.0, 0.0, 1.0], [1.0])
     """
     op = "conv_transpose_backward"
     windows = _checked(op, x, kernel, None, strides, padding, output_padding, dilation, groups)

@@ -51,7 +51,13 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax
 
 
 def dense_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-    """The output y (..., O) and the residual x (..., I); the kernel is given to backward again."""
+    """The output y (..., O) and the residual x (..., I); the kernel is given to backward again.
+
+    Example:
+        >>> y, x = dense_forward(jnp.array([[1.0, 2.0]]), jnp.array([[1.0], [10.0]]))
+        >>> print(y, x)
+        [[21.]] [[1. 2.]]
+    """
     return dense(x, kernel, bias), x
 
 
@@ -65,6 +71,12 @@ def dense_backward(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.
 
     Returns:
         dx (..., I), dkernel (I, O) and dbias (O,).
+
+    Example:
+        >>> x, kernel, dy = jnp.array([[1.0, 2.0]]), jnp.array([[1.0], [10.0]]), jnp.array([[3.0]])
+        >>> dx, dkernel, dbias = dense_backward(x, kernel, dy)  # dy Wᵀ, xᵀ dy and dy
+        >>> dx.tolist(), dkernel.tolist(), dbias.tolist()
+        ([[3.0, 30.0]], [[3.0], [6.0]], [3.0])
     """
     rows = tuple(range(dy.ndim - 1))
     return jnp.matmul(dy, kernel.T), jnp.tensordot(x, dy, (rows, rows)), dy.sum(rows)

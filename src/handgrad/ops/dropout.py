@@ -54,12 +54,29 @@ def dropout(x: jax.Array, keep: jax.Array, *, rate: float | jax.Array, inverted:
 def dropout_forward(
     x: jax.Array, keep: jax.Array, *, rate: float | jax.Array, inverted: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """The output y, and the mask again as the residual: one byte an element."""
+    """The output y, and the mask again as the residual: one byte an element.
+
+    Example:
+        >>> y, keep = dropout_forward(jnp.array([1.0, 2.0, 3.0]), jnp.array([True, False, True]), rate=0.5)
+        >>> print(y, keep)
+        [2. 0. 6.] [ True False  True]
+    """
     return dropout(x, keep, rate=rate, inverted=inverted), keep
 
 
 def dropout_backward(keep: jax.Array, dy: jax.Array, *, rate: float | jax.Array, inverted: bool = True) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: dropout of dy by the same mask. The mask has no gradient."""
+    """The gradient dx, of the shape and dtype of dy: dropout of dy by the same mask. The mask has no gradient.
+
+    Args:
+        keep: the mask that `dropout_forward` gave.
+        dy: the gradient of the output, of x's shape.
+        rate: as in forward.
+        inverted: as in forward.
+
+    Example:
+        >>> print(dropout_backward(jnp.array([True, False, True]), jnp.array([5.0, 6.0, 7.0]), rate=0.5))
+        [10.  0. 14.]
+    """
     return dropout(dy, keep, rate=rate, inverted=inverted)
 
 

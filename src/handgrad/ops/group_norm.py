@@ -58,7 +58,14 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, num_groups: i
 def group_norm_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, num_groups: int, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
-    """The output y (N, P.., C) and the residuals x, mean (N, 1.., C), var (N, 1.., C); these in float32 at least."""
+    """The output y (N, P.., C) and the residuals x, mean (N, 1.., C), var (N, 1.., C); these in float32 at least.
+
+    Example:
+        >>> x = jnp.array([[1.0, 3.0, 50.0, 10.0]])
+        >>> y, (x, mean, var) = group_norm_forward(x, jnp.ones(4), jnp.zeros(4), num_groups=2, eps=0.0)
+        >>> print(y, mean, var)
+        [[-1.  1.  1. -1.]] [[ 2.  2. 30. 30.]] [[  1.   1. 400. 400.]]
+    """
     x = _checked("group_norm_forward", x, scale, bias, num_groups, eps)
     return _forward(x, scale, bias, num_groups, eps)
 
@@ -124,7 +131,14 @@ def instance_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float
 def instance_norm_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
-    """The output y (N, P.., C) and the residuals x, mean (N, 1.., C), var (N, 1.., C); these in float32 at least."""
+    """The output y (N, P.., C) and the residuals x, mean (N, 1.., C), var (N, 1.., C); these in float32 at least.
+
+    Example:
+        >>> x = jnp.array([[[1.0, 9.0], [3.0, 5.0]]])
+        >>> y, (x, mean, var) = instance_norm_forward(x, jnp.ones(2), jnp.zeros(2), eps=0.0)
+        >>> y.tolist(), mean.tolist(), var.tolist()
+        ([[[-1.0, 1.0], [1.0, -1.0]]], [[[2.0, 7.0]]], [[[1.0, 4.0]]])
+    """
     x = _checked_instances("instance_norm_forward", x, scale, bias, eps)
     return _forward(x, scale, bias, x.shape[-1], eps)
 
@@ -132,7 +146,26 @@ def instance_norm_forward(
 def instance_norm_backward(
     residuals: Residuals, scale: jax.Array, dy: jax.Array, *, eps: float = 1e-5
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The gradients dx (N, P.., C), dscale (C,), dbias (C,) of `instance_norm`: those of as many groups as channels."""
+    """The gradients dx (N, P.., C), dscale (C,), dbias (C,) of `instance_norm`: those of as many groups as channels.
+
+    Args:
+        residuals: x (N, P.., C), mean (N, 1.., C), var (N, 1.., C), as `instance_norm_forward` gave them.
+        scale: (C,).
+        dy: the gradient of the output, (N, P.., C).
+        eps: as in forward.
+
+    Returns:
+        dx in dy's dtype; dscale and dbias in scale's dtype.
+
+    Example:
+        >>> one, zero = jnp.ones(1), jnp.zeros(1)
+        >>> y, residuals = instance_norm_forward(jnp.array([[[1.0], [3.0]]]), one, zero, eps=0.0)
+        >>> dx, dscale, dbias = instance_norm_backward(residuals, one, jnp.array([[[5.0], [7.0]]]), eps=0.0)
+        >>> y.ravel().tolist(), dx.ravel().tolist()  # two places become -1 and 1 whatever x is, so dx is 0
+        ([-1.0, 1.0], [0.0, 0.0])
+        >>> dscale.tolist(), dbias.tolist()  # 7 - 5 and 7 + 5
+        ([2.0], [12.0])
+    """
     return group_norm_backward(residuals, scale, dy, num_groups=scale.shape[0], eps=eps)
 
 

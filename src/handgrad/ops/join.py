@@ -58,7 +58,13 @@ def concatenate(*arrays: jax.Array, axis: int = -1) -> jax.Array:
 
 
 def concatenate_forward(*arrays: jax.Array, axis: int = -1) -> tuple[jax.Array, Static]:
-    """The output y, and the sizes of the arrays along the axis, which are no arrays and so `Static`."""
+    """The output y, and the sizes of the arrays along the axis, which are no arrays and so `Static`.
+
+    Example:
+        >>> y, sizes = concatenate_forward(jnp.zeros((1, 2)), jnp.ones((1, 1)))
+        >>> print(y, sizes.value)
+        [[0. 0. 1.]] (2, 1)
+    """
     return concatenate(*arrays, axis=axis), Static(tuple(array.shape[axis] for array in arrays))
 
 
@@ -105,7 +111,13 @@ def add(*arrays: jax.Array) -> jax.Array:
 
 
 def add_forward(*arrays: jax.Array) -> tuple[jax.Array, Static]:
-    """The output y, and the shapes of the arrays."""
+    """The output y, and the shapes of the arrays.
+
+    Example:
+        >>> y, shapes = add_forward(jnp.array([[1.0, 2.0]]), jnp.array([[10.0]]))
+        >>> print(y, shapes.value)
+        [[11. 12.]] ((1, 2), (1, 1))
+    """
     return add(*arrays), Static(tuple(array.shape for array in arrays))
 
 
@@ -151,7 +163,13 @@ def multiply(*arrays: jax.Array) -> jax.Array:
 
 
 def multiply_forward(*arrays: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """The output y, and all the arrays: each one's slope is the product of the others."""
+    """The output y, and all the arrays: each one's slope is the product of the others.
+
+    Example:
+        >>> y, arrays = multiply_forward(jnp.array([[1.0, 2.0]]), jnp.array([[10.0]]))
+        >>> print(y, *arrays)
+        [[10. 20.]] [[1. 2.]] [[10.]]
+    """
     return multiply(*arrays), tuple(map(jnp.asarray, arrays))
 
 

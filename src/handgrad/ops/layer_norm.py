@@ -55,7 +55,13 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float = 
 def layer_norm_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float = 1e-5
 ) -> tuple[jax.Array, Residuals]:
-    """The output y (..., C) and the residuals x (..., C), mean (..., 1), var (..., 1); these in float32 at least."""
+    """The output y (..., C) and the residuals x (..., C), mean (..., 1), var (..., 1); these in float32 at least.
+
+    Example:
+        >>> y, (x, mean, var) = layer_norm_forward(jnp.array([[1.0, 3.0]]), jnp.ones(2), jnp.zeros(2), eps=0.0)
+        >>> y.tolist(), x.tolist(), mean.tolist(), var.tolist()
+        ([[-1.0, 1.0]], [[1.0, 3.0]], [[2.0]], [[1.0]])
+    """
     x = _checked("layer_norm_forward", x, scale, bias, eps)
     mean, var = statistics(x, _over_channels)
     return affine(normalised(x, mean, var, eps), scale, bias).astype(x.dtype), (x, mean, var)

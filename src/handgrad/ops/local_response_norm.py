@@ -58,7 +58,13 @@ def local_response_norm(
 def local_response_norm_forward(
     x: jax.Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The output y (..., C), and the residuals x (..., C) and d (..., C), which is in float32 at least."""
+    """The output y (..., C), and the residuals x (..., C) and d (..., C), which is in float32 at least.
+
+    Example:
+        >>> y, (x, d) = local_response_norm_forward(jnp.array([1.0, 2.0]), size=1, alpha=1.0, beta=1.0, k=0.0)
+        >>> print(y, x, d)  # y = x / d, and d = x² here
+        [1.  0.5] [1. 2.] [1. 4.]
+    """
     x = _checked("local_response_norm_forward", x, size, alpha, k)
     d = k + alpha / size * _shifted_sum(jnp.square(wide(x)), size // 2, (size - 1) // 2)
     return (wide(x) * _inverse_power(d, beta)).astype(x.dtype), (x, d)

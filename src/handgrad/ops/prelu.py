@@ -51,7 +51,13 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 
 def prelu_forward(x: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and x as the residual."""
+    """The output y, and x as the residual.
+
+    Example:
+        >>> y, x = prelu_forward(jnp.array([[-1.0, -1.0, 2.0]]), jnp.array([0.25, 0.5, 0.5]))
+        >>> print(y, x)
+        [[-0.25 -0.5   2.  ]] [[-1. -1.  2.]]
+    """
     return prelu(x, slope), x
 
 

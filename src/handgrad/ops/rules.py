@@ -115,14 +115,23 @@ from handgrad.ops.upsample import upsample, upsample_backward, upsample_forward
 
 
 class Rule(NamedTuple):
-    """An op in the form that all ops share."""
+    """An op in the form that all ops share.
+
+    Attributes:
+        op: op(*arrays, **settings) -> y, the plain formula.
+        forward: forward(*arrays, **settings) -> y, residuals; a tree of arrays and Static.
+        backward: backward(residuals, dy, **settings) -> the gradients, one for each array given.
+
+    Example:
+        >>> rule = RULES["relu"]
+        >>> y, residuals = rule.forward(jnp.array([-1.0, 2.0]))
+        >>> print(y, *rule.backward(residuals, jnp.array([5.0, 6.0])))
+        [0. 2.] [0. 6.]
+    """
 
     op: Callable[..., jax.Array]
-    """op(*arrays, **settings) -> y, the plain formula."""
     forward: Callable[..., tuple[jax.Array, Any]]
-    """forward(*arrays, **settings) -> y, residuals; a tree of arrays and Static."""
     backward: Callable[..., tuple[jax.Array, ...]]
-    """backward(residuals, dy, **settings) -> the gradients, one for each array given."""
 
 
 def vjp(name: str, *arrays: jax.Array, **settings: Any) -> tuple[jax.Array, Callable[..., tuple[jax.Array, ...]]]:

@@ -66,13 +66,23 @@ def tanh(x: jax.Array) -> jax.Array:
 
 
 def tanh_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> print(*tanh_forward(jnp.array([-jnp.inf, 0.0, jnp.inf])))
+        [-1.  0.  1.] [-1.  0.  1.]
+    """
     y = tanh(x)
     return y, y
 
 
 def tanh_backward(y: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx = dy (1 + y)(1 - y), of the shape and dtype of dy."""
+    """The gradient dx = dy (1 + y)(1 - y), of the shape and dtype of dy.
+
+    Example:
+        >>> print(tanh_backward(jnp.array([-1.0, 0.0, 0.5]), jnp.ones(3)))
+        [0.   1.   0.75]
+    """
     return dy * (1 + y) * (1 - y)
 
 
@@ -97,13 +107,23 @@ def sigmoid(x: jax.Array) -> jax.Array:
 
 
 def sigmoid_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> print(*sigmoid_forward(jnp.array([-jnp.inf, 0.0, jnp.inf])))
+        [0.  0.5 1. ] [0.  0.5 1. ]
+    """
     y = sigmoid(x)
     return y, y
 
 
 def sigmoid_backward(y: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx = dy y (1 - y), of the shape and dtype of dy."""
+    """The gradient dx = dy y (1 - y), of the shape and dtype of dy.
+
+    Example:
+        >>> print(sigmoid_backward(jnp.array([0.0, 0.5, 1.0]), jnp.ones(3)))
+        [0.   0.25 0.  ]
+    """
     return dy * y * (1 - y)
 
 
@@ -129,13 +149,23 @@ def softplus(x: jax.Array) -> jax.Array:
 
 
 def softplus_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> print(*softplus_forward(jnp.array([-jnp.inf, 1000.0])))
+        [   0. 1000.] [   0. 1000.]
+    """
     y = softplus(x)
     return y, y
 
 
 def softplus_backward(y: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx = dy (1 - e⁻ʸ), of the shape and dtype of dy."""
+    """The gradient dx = dy (1 - e⁻ʸ), of the shape and dtype of dy.
+
+    Example:
+        >>> print(softplus_backward(jnp.array([0.0, math.log(2), math.log(4)]), jnp.ones(3)).round(4))
+        [0.   0.5  0.75]
+    """
     return (wide(dy) * -jnp.expm1(-wide(y))).astype(dy.dtype)
 
 
@@ -164,13 +194,23 @@ def elu(x: jax.Array, *, alpha: float = 1.0) -> jax.Array:
 
 
 def elu_forward(x: jax.Array, *, alpha: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> print(*elu_forward(jnp.array([-jnp.inf, 0.0, 2.0]), alpha=0.5))
+        [-0.5  0.   2. ] [-0.5  0.   2. ]
+    """
     y = elu(x, alpha=alpha)
     return y, y
 
 
 def elu_backward(y: jax.Array, dy: jax.Array, *, alpha: float = 1.0) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: dy where y is positive, dy (y + α) elsewhere."""
+    """The gradient dx, of the shape and dtype of dy: dy where y is positive, dy (y + α) elsewhere.
+
+    Example:
+        >>> print(elu_backward(jnp.array([-0.5, -0.25, 2.0]), jnp.ones(3), alpha=0.5))
+        [0.   0.25 1.  ]
+    """
     return _elu_backward(y, dy, 1.0, alpha)
 
 
@@ -195,13 +235,23 @@ def selu(x: jax.Array) -> jax.Array:
 
 
 def selu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> [round(float(array), 4) for array in selu_forward(jnp.array(1.0))]
+        [1.0507, 1.0507]
+    """
     y = selu(x)
     return y, y
 
 
 def selu_backward(y: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx, of the shape and dtype of dy: λ dy where y is positive, dy (y + λα) elsewhere."""
+    """The gradient dx, of the shape and dtype of dy: λ dy where y is positive, dy (y + λα) elsewhere.
+
+    Example:
+        >>> print(selu_backward(jnp.array([-1.0, 1.0]), jnp.ones(2)).round(4))
+        [0.7581 1.0507]
+    """
     return _elu_backward(y, dy, SELU_SCALE, SELU_ALPHA)
 
 
@@ -226,12 +276,22 @@ def silu(x: jax.Array) -> jax.Array:
 
 
 def silu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The output y, and x as the residual: two x have one y."""
+    """The output y, and x as the residual: two x have one y.
+
+    Example:
+        >>> [round(float(array), 4) for array in silu_forward(jnp.array(-1.0))]
+        [-0.2689, -1.0]
+    """
     return silu(x), x
 
 
 def silu_backward(x: jax.Array, dy: jax.Array) -> jax.Array:
-    """The gradient dx = dy σ (1 + x (1 - σ)), of the shape and dtype of dy."""
+    """The gradient dx = dy σ (1 + x (1 - σ)), of the shape and dtype of dy.
+
+    Example:
+        >>> print(silu_backward(jnp.array([-jnp.inf, 0.0, jnp.inf]), jnp.ones(3)))
+        [0.  0.5 1. ]
+    """
 
     def slope(x: jax.Array) -> jax.Array:
         gate = jax.nn.sigmoid(x)
@@ -265,12 +325,22 @@ def gelu(x: jax.Array, *, approximate: bool = False) -> jax.Array:
 
 
 def gelu_forward(x: jax.Array, *, approximate: bool = False) -> tuple[jax.Array, jax.Array]:
-    """The output y, and x as the residual: two x have one y."""
+    """The output y, and x as the residual: two x have one y.
+
+    Example:
+        >>> [round(float(array), 4) for array in gelu_forward(jnp.array(-1.0))]
+        [-0.1587, -1.0]
+    """
     return gelu(x, approximate=approximate), x
 
 
 def gelu_backward(x: jax.Array, dy: jax.Array, *, approximate: bool = False) -> jax.Array:
-    """The gradient dx = dy (Φ + x φ), or that of the tanh form; of the shape and dtype of dy."""
+    """The gradient dx = dy (Φ + x φ), or that of the tanh form; of the shape and dtype of dy.
+
+    Example:
+        >>> print(gelu_backward(jnp.array([-jnp.inf, 0.0, 1.0]), jnp.ones(3)).round(4))
+        [0.     0.5    1.0833]
+    """
 
     def exact(x: jax.Array) -> jax.Array:
         return _normal_gate(x) + x * jnp.exp(-x * x / 2) / math.sqrt(2 * math.pi)

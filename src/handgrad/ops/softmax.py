@@ -44,7 +44,13 @@ def softmax(x: jax.Array, *, axis: int = -1) -> jax.Array:
 
 
 def softmax_forward(x: jax.Array, *, axis: int = -1) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> y, residual = softmax_forward(jnp.array([0.0, 0.0]))
+        >>> print(y, residual is y)
+        [0.5 0.5] True
+    """
     y = softmax(x, axis=axis)
     return y, y
 
@@ -92,13 +98,30 @@ def log_softmax(x: jax.Array, *, axis: int = -1) -> jax.Array:
 
 
 def log_softmax_forward(x: jax.Array, *, axis: int = -1) -> tuple[jax.Array, jax.Array]:
-    """The output y, and y again as the residual."""
+    """The output y, and y again as the residual.
+
+    Example:
+        >>> y, residual = log_softmax_forward(jnp.array([0.0, 0.0]))
+        >>> print(y.round(4), residual is y)
+        [-0.6931 -0.6931] True
+    """
     y = log_softmax(x, axis=axis)
     return y, y
 
 
 def log_softmax_backward(y: jax.Array, dy: jax.Array, *, axis: int = -1) -> jax.Array:
-    """The gradient dx = dy - e^y Σ dy, of the shape and dtype of dy. It sums to zero along the axis."""
+    """The gradient dx = dy - e^y Σ dy, of the shape and dtype of dy. It sums to zero along the axis.
+
+    Args:
+        y: the output that `log_softmax_forward` gave.
+        dy: its gradient, of the same shape.
+        axis: the axis of the classes.
+
+    Example:
+        >>> y, _ = log_softmax_forward(jnp.array([0.0, 0.0]))
+        >>> print(log_softmax_backward(y, jnp.array([-1.0, 0.0])))  # cross-entropy's p - (1, 0)
+        [-0.5  0.5]
+    """
     dlog = wide(dy)
     return (dlog - jnp.exp(wide(y)) * dlog.sum(axis, keepdims=True)).astype(dy.dtype)
 

@@ -39,7 +39,19 @@ Direction = Callable[[Tree, Memory, jax.Array], tuple[Tree, Memory]]
 
 
 class OptState(NamedTuple):
-    """The number of updates so far, () int32, and what is remembered by name: trees like params, float32 at least."""
+    """The number of updates so far, () int32, and what is remembered by name: trees like params, float32 at least.
+
+    Attributes:
+        step: how many updates there were, () int32.
+        memory: trees like params by name, such as the velocity of `momentum`.
+
+    Example:
+        >>> optimizer, g = momentum(0.1, beta=0.5), jnp.float32(1.0)
+        >>> _, state = optimizer.update(g, optimizer.init(g))
+        >>> _, state = optimizer.update(g, state)
+        >>> int(state.step), {name: float(tree) for name, tree in state.memory.items()}  # 1 + 0.5
+        (2, {'velocity': 1.5})
+    """
 
     step: jax.Array
     memory: Memory

@@ -20,6 +20,10 @@ class Optimizer(NamedTuple):
     An update that has an argument `at` besides, such as that of `hg.kfac`, is told where the gradients were taken: the
     arguments (params, x, y, state, key, weights) of the objective.
 
+    Attributes:
+        init: the state before the first update.
+        update: what is to be added to params, and the new state.
+
     Example:
         >>> from handgrad.optimizers import chain, sgd
         >>> def update(grads, state, params=None):

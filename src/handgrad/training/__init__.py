@@ -7,7 +7,7 @@ from handgrad.training.export import export_step
 from handgrad.training.fit import fit
 from handgrad.training.gradients import gradient_accumulation, mixed_precision
 from handgrad.training.run_folder import read_history
-from handgrad.training.run_record import note_run, note_test, read_facts, read_run
+from handgrad.training.run_record import note_run, note_test, read_run
 from handgrad.training.step import Metrics, TrainState, TrainStep, init_train_state, make_train_step
 from handgrad.training.sweep import sweep
 from handgrad.training.swept import Sweep
@@ -31,7 +31,6 @@ __all__ = [
     "note_run",
     "note_test",
     "predict",
-    "read_facts",
     "read_history",
     "read_run",
     "sweep",

@@ -32,9 +32,21 @@ import numpy as np
 
 from handgrad.mesh import is_key, words
 from handgrad.training import npz
-from handgrad.training.sharded import load_sharded as load_sharded
-from handgrad.training.sharded import save_sharded as save_sharded
+from handgrad.training.sharded import load_sharded, save_sharded
 from handgrad.training.structure import described, leaf_names, rebuilt
+
+__all__ = [
+    "Snapshot",
+    "best",
+    "latest",
+    "load",
+    "load_sharded",
+    "metadata",
+    "save",
+    "save_sharded",
+    "snapshot",
+    "verify",
+]
 
 VERSION = 1
 MANIFEST = "manifest"
@@ -64,7 +76,17 @@ def save(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any] | No
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A tree as it was at one moment, in the host's memory, ready to be written by any thread. Made by `snapshot`."""
+    """A tree as it was at one moment, in the host's memory, ready to be written by any thread. Made by `snapshot`.
+
+    Attributes:
+        arrays: the leaves by name, as they are stored.
+        manifest: what the file says of them, but for the sha256.
+
+    Example:
+        >>> kept = snapshot({"kernel": jnp.zeros(3, jnp.bfloat16)})
+        >>> kept.arrays["kernel"].dtype, kept.manifest["leaves"]["kernel"]["dtype"]  # NumPy has no bfloat16
+        (dtype('uint16'), 'bfloat16')
+    """
 
     arrays: dict[str, np.ndarray]
     manifest: dict[str, Any]
@@ -145,7 +167,25 @@ def load(path: str | os.PathLike, like: Any = None) -> Any:
 
 
 def metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """The metadata that `save` was given, and none of the arrays."""
+    """The metadata that `save` was given, and none of the arrays.
+
+    Args:
+        path: a file that `save` wrote.
+
+    Returns:
+        What was given as `metadata`, {} if nothing was.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no checkpoint, or cut off, or of an unknown version.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "params.npz"
+        >>> save(path, {"kernel": jnp.ones(3)}, metadata={"net": "Chain(Dense(3))", "epoch": 7})
+        >>> metadata(path)
+        {'net': 'Chain(Dense(3))', 'epoch': 7}
+    """
     with _opened(path) as (_, manifest):
         return manifest["metadata"]
 
@@ -228,7 +268,24 @@ def _first_readable(op: str, paths: list[Path]) -> Path | None:
 
 
 def verify(path: str | os.PathLike) -> None:
-    """Read a checkpoint whole, as `load` does, and give nothing back but the errors of `load`."""
+    """Read a checkpoint whole, as `load` does, and give nothing back but the errors of `load`.
+
+    Args:
+        path: a file that `save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as in `load`.
+
+    Example:
+        >>> import tempfile
+        >>> path, one, two = Path(tempfile.mkdtemp()) / "params.npz", np.float32(1).tobytes(), np.float32(2).tobytes()
+        >>> save(path, {"kernel": jnp.ones(3, jnp.float32)})
+        >>> _ = path.write_bytes(path.read_bytes().replace(one, two))
+        >>> verify(path)
+        Traceback (most recent call last):
+        ValueError: ...params.npz: leaf 'kernel' is damaged ...
+    """
     with _opened(path) as (reader, manifest):
         for name, entry in manifest["leaves"].items():
             _checked_array(path, name, entry, reader)

@@ -19,11 +19,12 @@ from jax._src.distributed import global_state  # JAX gives no other way to the c
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from handgrad.mesh import on_host as on_host
-from handgrad.mesh import place, spread
+from handgrad.mesh import on_host, place, spread
 from handgrad.training.guard import Guard
 from handgrad.training.step import Metrics, TrainState
 from handgrad.training.watch import Watch
+
+__all__ = ["ParallelStep", "data_parallel", "global_batch", "initialize", "is_main", "on_host"]
 
 LARGE = 2**20  # numbers in a dense kernel, from which on it is spread over the model axis
 COPY = PartitionSpec()
@@ -64,6 +65,9 @@ def initialize(
     Example:
         >>> initialize()  # doctest: +SKIP
         False
+        >>> initialize(patience=0)
+        Traceback (most recent call last):
+        ValueError: distributed.initialize: patience must be above 0 seconds, got 0
     """
     if not patience > 0:
         raise ValueError(f"distributed.initialize: patience must be above 0 seconds, got {patience}")
@@ -85,7 +89,13 @@ def initialize(
 
 
 def is_main() -> bool:
-    """Whether this is process 0, the one that writes files and draws bars; True where there is only one."""
+    """Whether this is process 0, the one that writes files and draws bars; True where there is only one.
+
+    Example:
+        >>> if is_main():
+        ...     print(f"process {jax.process_index()} of {jax.process_count()} writes the files")
+        process 0 of 1 writes the files
+    """
     return jax.process_index() == 0
 
 
@@ -94,6 +104,24 @@ class ParallelStep:
     """A train step over a mesh, (train_state, x, y, weights=None) -> (train_state, Metrics).
 
     Made by `data_parallel`; state and batch are placed where they do not lie yet.
+
+    Args:
+        step: from `make_train_step`.
+        mesh: of devices.
+        axis: over which axis of it the batch is spread.
+        model_axis: over which axis large dense kernels are spread, if any.
+
+    Example:
+        >>> import handgrad as hg
+        >>> net, optimizer = hg.Chain(hg.Dense(2)), hg.sgd(0.5)
+        >>> step = hg.make_train_step(hg.Objective(net, hg.SoftmaxCrossEntropy()), optimizer)
+        >>> step = data_parallel(step, jax.make_mesh((2,), ("data",), devices=jax.devices()[:2]))
+        >>> x, y = step.place_batch(np.zeros((4, 3), "float32"), np.array([0, 1, 0, 1]))
+        >>> [shard.data.tolist() for shard in y.addressable_shards]
+        [[0, 1], [0, 1]]
+        >>> step.check_batch_size(5)
+        Traceback (most recent call last):
+        ValueError: data_parallel: a batch of 5 does not divide into the 2 parts of mesh axis 'data'; take ...
     """
 
     step: Any
@@ -215,6 +243,12 @@ def global_batch(mesh: Mesh, *arrays: np.ndarray, axis: str = "data") -> tuple[j
 
     Returns:
         Arrays (N, ...) for a data-parallel step.
+
+    Example:
+        >>> mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+        >>> (x,) = global_batch(mesh, np.arange(4.0).reshape(4, 1))
+        >>> x.shape, [shard.data.ravel().tolist() for shard in x.addressable_shards]
+        ((4, 1), [[0.0, 1.0], [2.0, 3.0]])
     """
     sharding = spread(mesh, axis)
     return tuple(jax.make_array_from_process_local_data(sharding, np.asarray(array)) for array in arrays)

@@ -34,6 +34,20 @@ class Ensemble(Layer):
     """Nets side by side whose params and state have a leading axis of members. Made by `hg.ensemble`, which tells all.
 
     `apply` gives their joint answer. Training goes through `make_train_step`, which trains each on its own loss.
+
+    Args:
+        net: what each member is.
+        members: how many.
+        by: how they answer together: "probability", "vote" or "mean".
+
+    Example:
+        >>> import handgrad as hg
+        >>> members = hg.ensemble(hg.Chain(hg.Dense(2)), 3)
+        >>> train_state = hg.init_train_state(members, hg.sgd(0.5), jax.random.key(0), (4,))
+        >>> train_state.params["dense1"]["kernel"].shape
+        (3, 4, 2)
+        >>> members.member(train_state, 1).params["dense1"]["kernel"].shape
+        (4, 2)
     """
 
     kind: ClassVar[str] = "ensemble"

@@ -96,6 +96,14 @@ def note_test(run_dir: str | os.PathLike[str], x: Any, y: Any, logits: Any) -> N
 
     Raises:
         ValueError: other shapes.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> note_test(folder, np.zeros((3, 8, 8, 1)), [0, 1, 1], [[2.0, 1.0], [0.0, 3.0], [5.0, 4.0]])
+        >>> test = read_run(folder).test
+        >>> test.wrong.tolist(), test.images.shape
+        ([2], (1, 8, 8, 1))
     """
     x, y, logits = np.asarray(x), np.asarray(y), np.asarray(logits, np.float32)
     if x.ndim != 4 or y.ndim != 1 or logits.ndim != 2 or not len(x) == len(y) == len(logits):
@@ -110,9 +118,23 @@ def note_test(run_dir: str | os.PathLike[str], x: Any, y: Any, logits: Any) -> N
 def read_run(run_dir: str | os.PathLike[str]) -> RunRecord:
     """Read all that a run's folder holds.
 
+    Args:
+        run_dir: the run's folder, as `fit` wrote it.
+
+    Returns:
+        A record of `folder`, `facts`, `history`, `params` and `test`; what the folder does not have is empty or None.
+
     Raises:
         FileNotFoundError: no such folder.
         ValueError: a file of it that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> note_run(folder, data="digits", learning_rate=0.1)
+        >>> run = read_run(folder)
+        >>> run.facts, run.history, run.test
+        ({'data': 'digits', 'learning_rate': 0.1}, {}, None)
     """
     folder = Path(run_dir)
     if not folder.is_dir():

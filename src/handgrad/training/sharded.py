@@ -64,6 +64,15 @@ def load_sharded(folder: str | os.PathLike, like: Any) -> Any:
         FileNotFoundError: no such folder.
         ValueError: a folder that is no whole checkpoint, or a leaf that is missing, left over, or of another shape or
             dtype than its like. Folder and leaf are named.
+
+    Example:
+        >>> import tempfile
+        >>> spread = jax.NamedSharding(jax.make_mesh((2,), ("data",), devices=jax.devices()[:2]), jax.P("data"))
+        >>> folder = Path(tempfile.mkdtemp()) / "step_7"
+        >>> save_sharded(folder, {"steps": jnp.arange(4)})  # from one device
+        >>> found = load_sharded(folder, like={"steps": jax.device_put(jnp.zeros(4, int), spread)})  # onto two
+        >>> [shard.data.tolist() for shard in found["steps"].addressable_shards]
+        [[0, 1], [2, 3]]
     """
     path = Path(folder).absolute()
     if not path.is_dir():

@@ -57,6 +57,19 @@ class Sweep:
     """The runs of a sweep, in the order of its grid; its text is a table with a row for each setting but the seed.
 
     In the table, ± is the standard deviation over the seeds that did not diverge.
+
+    Attributes:
+        runs: one for each setting of the grid, with its history.
+
+    Example:
+        >>> import numpy as np, handgrad as hg
+        >>> def setup(learning_rate):
+        ...     return hg.Objective(hg.Chain(hg.Dense(2)), hg.SoftmaxCrossEntropy()), hg.sgd(learning_rate)
+        >>> x, y = np.eye(2, dtype="float32"), np.array([0, 1])
+        >>> grid = {"learning_rate": [0.01, 1.0], "seed": range(2)}
+        >>> found = hg.sweep(grid, setup, x, y, batch_size=2, epochs=3, progress=False)
+        >>> [len(group.runs) for group in found.groups], found.judge, found.best
+        ([2, 2], 'train_loss', {'learning_rate': 1.0})
     """
 
     runs: tuple[Run, ...]

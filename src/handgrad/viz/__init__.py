@@ -5,7 +5,7 @@ to a file. No pyplot and no rcParams: nothing global changes, and no display is 
 text and lines of middle tones that can be read on white paper as on a dark page.
 """
 
-from handgrad.viz.canvas import BLUE, ORANGE, alt_text, save
+from handgrad.viz.canvas import BLUE, INK, ORANGE, alt_text, panels, save
 from handgrad.viz.confusion import confusion, confusion_text
 from handgrad.viz.costs import cost, ledger
 from handgrad.viz.curvature import compare_losses, sharpness
@@ -24,9 +24,11 @@ from handgrad.viz.wrong import wrong
 
 __all__ = [
     "BLUE",
+    "INK",
     "ORANGE",
     "cost",
     "net",
+    "panels",
     "descend_2d",
     "wiggle_cost",
     "wiggle_signs",

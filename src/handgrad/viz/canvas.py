@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -33,11 +34,45 @@ def canvas(ax: "Axes | None", width: float, height: float) -> "Axes":
     return _new_axes(width, height) if ax is None else ax
 
 
+def panels(rows: int, columns: int, width: float, height: float, **subplots: Any) -> "np.ndarray":
+    """Axes side by side in one new transparent Figure, for pictures that compare.
+
+    Args:
+        rows: how many, from top to bottom.
+        columns: how many, from left to right.
+        width: of the whole figure in inches.
+        height: likewise.
+        subplots: further arguments of matplotlib's `Figure.subplots`, such as `sharex` or `width_ratios`.
+
+    Returns:
+        An array (rows, columns) of Axes in the manner of all figures here.
+
+    Raises:
+        ImportError: without matplotlib.
+
+    Example:
+        >>> left, right = panels(1, 2, 7.0, 3.0, sharey=True)[0]
+        >>> left.figure is right.figure
+        True
+    """
+    axes = _new_figure(width, height).subplots(rows, columns, squeeze=False, **subplots)
+    for ax in axes.flat:
+        _in_middle_tones(ax)
+    return axes
+
+
 def _new_axes(width: float, height: float) -> "Axes":
-    """Axes whose text and lines can be read on white and on black."""
-    figure = matplotlib("figure").Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="none")
-    ax: Axes = figure.add_subplot(facecolor="none")
-    ax.tick_params(colors=INK, labelsize=9)
+    return _in_middle_tones(_new_figure(width, height).add_subplot())
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    return matplotlib("figure").Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="none")
+
+
+def _in_middle_tones(ax: "Axes") -> "Axes":
+    """The Axes, with text and lines that can be read on white and on black."""
+    ax.set_facecolor("none")
+    ax.tick_params(which="both", colors=INK, labelsize=9)  # minor ticks have labels on a short logarithmic axis
     ax.title.set(color=INK, fontsize=11)
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set(color=INK, fontsize=10)

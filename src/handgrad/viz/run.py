@@ -45,6 +45,15 @@ def draw_run(
         ImportError: without matplotlib.
         OSError: no metrics.jsonl in run_dir.
         ValueError: shapes that do not fit.
+
+    Example:
+        >>> import json, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> epoch = {"epoch": 1, "step": 1, "train_loss": 0.7, "train_accuracy": 0.5}
+        >>> _ = (folder / "metrics.jsonl").write_text(json.dumps(epoch))
+        >>> x, y, logits = np.zeros((2, 4, 4, 1)), [0, 1], [[1.0, 0.0], [1.0, 0.0]]
+        >>> [path.name for path in draw_run(folder, {}, x, y, logits, ["cat", "dog"])]
+        ['learning_curve.png', 'wrong.png', 'confusion.png']
     """
     run_dir, y, predictions = Path(run_dir), np.asarray(y), np.asarray(logits).argmax(1)
     curve = learning_curve(run_dir / "metrics.jsonl")
