@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +55,7 @@ def test_each_program_learns(name):
     images = digits.train_x.repeat(3, 1).repeat(3, 2).astype(np.float32) / 255
     images = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     batches = [(images[i : i + 32], digits.train_y[i : i + 32]) for i in range(0, 960, 32)]
-    names = {"batches": 2 * batches}
+    names: dict[str, Any] = {"batches": 2 * batches}
     allowed = jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard")  # as JAX comes
     with jax.enable_x64(False), allowed[0], allowed[1]:
         exec(compile(PROGRAMS[name], name, "exec"), names)
