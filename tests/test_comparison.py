@@ -59,7 +59,7 @@ def test_the_times_in_the_readme_are_those_of_the_table_too():
         "net",
         "handgrad",
         "`jax.grad`",
-        *"Flax Equinox Haiku".split(),
+        *["Flax", "Equinox", "Haiku"],
         "PyTorch eager",
         "`torch.compile`",
     ]
