@@ -47,6 +47,20 @@ def test_a_swapped_rule_is_used():
     assert jax.grad(lambda x: run({}, x)[0].sum())(jnp.array([-1.0, 1.0])).tolist() == [1.0, 1.0]
 
 
+def test_the_first_derivative_goes_backward_and_any_may_follow():
+    net, x = hg.Chain(hg.Dense(3), hg.Tanh(), hg.Dense(1)), jnp.linspace(-1, 1, 8).reshape(2, 4)
+    params = net.init(jax.random.key(0), (4,), jnp.float64)[0]
+
+    def bridged(x):
+        return hg.bridge.layer(net)(params, x)[0].sum()
+
+    close(jax.hessian(bridged)(x), jax.hessian(lambda x: net.apply(params, x).sum())(x))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(bridged, (x,), (x,))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jacrev(jax.jacfwd(bridged))(x)
+
+
 def test_under_vmap_and_scan():
     run, x = hg.bridge.layer(hg.Chain(hg.Dense(2), hg.Tanh())), jnp.linspace(0, 1, 12).reshape(3, 2, 2)
     params = hg.Chain(hg.Dense(2), hg.Tanh()).init(jax.random.key(0), (2,), jnp.float64)[0]

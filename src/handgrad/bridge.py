@@ -2,7 +2,8 @@
 
 Each function here is an op of `handgrad.ops` whose derivative is the hand-derived one, as a `jax.custom_vjp`:
 `hg.bridge.max_pool(x, window=2)` in the place of `flax.linen.max_pool`, say. `hg.bridge.layer` does so for a whole
-layer or net. A custom_vjp has reverse mode only: `jax.jvp` and second derivatives in forward mode raise.
+layer or net. Of a custom_vjp the first derivative must be one in reverse mode: `jax.jvp` and `jax.jacfwd` raise. What
+`jax.grad` gives is ordinary code, so that `jax.hessian`, forward over reverse, works.
 
 Example:
     >>> import jax, jax.numpy as jnp, handgrad as hg
