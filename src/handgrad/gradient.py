@@ -55,9 +55,10 @@ class Objective:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
+        >>> params, state = net.init(jax.random.key(0), (2,))
+        >>> x, y = jnp.ones((4, 2), jnp.float32), jnp.array([0, 1, 2, 0])
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy(), l2=0.1)
-        >>> loss, aux = objective(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
+        >>> loss, aux = objective(params, x, y, state)
         >>> loss.shape, aux.logits.shape
         ((), (4, 3))
     """
@@ -122,9 +123,10 @@ def value_and_grad(objective: Objective, argnums: int | tuple[int, ...] = 0, has
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
+        >>> params, state = net.init(jax.random.key(0), (2,))
+        >>> x, y = jnp.ones((4, 2), jnp.float32), jnp.array([0, 1, 2, 0])
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
-        >>> (loss, aux), grads = hg.value_and_grad(objective)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
+        >>> (loss, aux), grads = hg.value_and_grad(objective)(params, x, y, state)
         >>> jax.tree.map(jnp.shape, grads)
         {'dense1': {'bias': (3,), 'kernel': (2, 3)}}
     """
@@ -191,9 +193,10 @@ def grad(objective: Objective, argnums: int | tuple[int, ...] = 0) -> Callable:
     Example:
         >>> import handgrad as hg
         >>> net = hg.Chain(hg.Dense(3))
-        >>> params, state = net.init(jax.random.key(0), (2,), jnp.float32)
+        >>> params, state = net.init(jax.random.key(0), (2,))
+        >>> x, y = jnp.ones((4, 2), jnp.float32), jnp.array([0, 1, 2, 0])
         >>> objective = hg.Objective(net, hg.SoftmaxCrossEntropy())
-        >>> dx, aux = hg.grad(objective, argnums=1)(params, jnp.ones((4, 2)), jnp.array([0, 1, 2, 0]), state)
+        >>> dx, aux = hg.grad(objective, argnums=1)(params, x, y, state)
         >>> dx.shape
         (4, 2)
     """
