@@ -16,6 +16,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "coming_from_stax.md").read_text(en
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n\n(?:^```text\n(.*?)^```)?", PAGE, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_block_prints_what_the_page_says():
     names: dict = {}
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"):  # stax adds its biases so

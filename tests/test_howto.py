@@ -24,13 +24,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for folder in ("howto", "explanation") for page in (ROOT / "docs" / folder).glob("*.md"))
-SLOW = {
-    "debug_nan",
-    "inside_flax",
-    "many_devices",
-    "resume",
-    "torch_weights",
-}  # much to compile or import, or processes to start
 NOT_WANTED = {"haiku"}  # a block that imports it is run where it is there
 FENCE = re.compile(r"^```(python|bash)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?![\w.])")
@@ -111,9 +104,8 @@ def written(page: Path) -> str:
     return FENCE.sub(anew, page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES]
-)
+@pytest.mark.slow  # each page is a process of its own that compiles anew
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_prints_what_it_shows(page):
     quick = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes most of the time
     blocks = FENCE.findall(page.read_text(encoding="utf-8"))

@@ -46,6 +46,7 @@ def expected(call):
     return [(call.value, call.loss(logits, call.labels, reduction=call.reduction)), (call.dlogits, summed)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_picture_shows_what_jax_computes(name):
     assert drawn(name).calls
@@ -54,6 +55,7 @@ def test_a_picture_shows_what_jax_computes(name):
             np.testing.assert_allclose(ours, np.asarray(theirs), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DRAWINGS if name != "norm_sets"])  # that one has no numbers
 def test_a_picture_shows_its_calls(name):
     """The output and the first gradient of each are a row of cells, a curve or bars."""
@@ -75,6 +77,7 @@ def within(few, many):
     return any(np.allclose(few, many[i : i + len(few)]) for i in range(len(many) - len(few) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_the_file_is_the_picture(name):
     """Its words, and each row of numbers, cell by cell."""
@@ -87,6 +90,7 @@ def test_the_file_is_the_picture(name):
         assert any(texts[i : i + len(cells)] == cells for i in range(len(texts))), (name, label, cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_each_image_has_its_words(page):
     shown = IMAGE.findall(PAGES[page])

@@ -34,6 +34,7 @@ def start_of(net):
     return Start(Case("every layer", net, (10, 12, 2), 6, learning_rate=0.01, classes=3))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # what the peers warn of is theirs
 @pytest.mark.parametrize("net", [EVERY_LAYER, MEAN], ids=["every layer", "mean"])
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -45,6 +46,7 @@ def test_a_jax_peer_computes_our_losses(library, net):
     check_same_losses({OURS: own_trainers(start)[OURS], library: peer}, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("net", [EVERY_LAYER, MEAN], ids=["every layer", "mean"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -19,6 +19,7 @@ from handgrad.training import checkpoint
 from scripts import ROOT
 
 SCRIPT = Path(__file__).parent / "one_of_two.py"
+pytestmark = pytest.mark.slow  # each test starts two processes
 
 
 def two(run_dir, mode, at=0):
@@ -84,7 +85,6 @@ def test_processes_that_differ_do_not_begin(whole):
         assert "\nfit: process 1 has another seed than process 0; start all with the same script" in output
 
 
-@pytest.mark.slow
 def test_a_peer_is_killed_and_the_resumed_run_ends_as_if_nothing_had_happened(whole, tmp_path):
     codes, _, errors = two(tmp_path, "kill", at=13)
     assert codes == [75, -9], errors
@@ -94,7 +94,6 @@ def test_a_peer_is_killed_and_the_resumed_run_ends_as_if_nothing_had_happened(wh
     assert_same_run(tmp_path, whole[0])
 
 
-@pytest.mark.slow
 def test_a_peer_is_asked_to_end_and_both_save_after_the_same_step(whole, tmp_path):
     codes, _, errors = two(tmp_path, "term", at=4)
     assert codes == [0, 0], errors
@@ -104,7 +103,6 @@ def test_a_peer_is_asked_to_end_and_both_save_after_the_same_step(whole, tmp_pat
     assert_same_run(tmp_path, whole[0])
 
 
-@pytest.mark.slow
 def test_a_step_that_is_not_finite_stops_both_with_the_state_before_it_saved(whole, tmp_path):
     codes, _, errors = two(tmp_path, "nan")
     assert 0 not in codes, errors

@@ -83,6 +83,7 @@ def test_wrong_names_a_class_that_is_none():
             viz.wrong(np.ones((2, 4, 4, 1)), y, said, ["a", "b"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", [True, False])
 def test_a_deep_net_is_drawn_on_a_sheet_that_fits_a_screen(deep):
     """As wide as it takes: ResNet-50 at a page's width is five feet high. A width that is given holds."""
