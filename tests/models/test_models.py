@@ -121,6 +121,7 @@ def test_resnet9_at_the_widths_of_the_example():
         models.resnet9(widths=(24, 48))
 
 
+@pytest.mark.slow
 def test_multiply_adds():
     """AlexNet's by its five convolutions and three dense layers; the others' by their papers, to the digits given."""
     by_hand = {

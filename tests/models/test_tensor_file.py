@@ -114,6 +114,7 @@ def test_a_changed_number_is_found_and_its_tensor_named(saved):
             models.load_safetensors(saved.with_name("changed"), NET, IN_SHAPE)
 
 
+@pytest.mark.slow
 def test_no_byte_of_the_header_breaks_anything_but_as_a_value_error(saved):
     """Each byte turned once: the file is refused, or, where it was no more than a space or a name, read."""
     whole = saved.read_bytes()

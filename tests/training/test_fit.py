@@ -196,6 +196,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])
 def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)]

@@ -27,6 +27,7 @@ def lines(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_third_step_is_traced_before_it_is_taken(tmp_path):
     """Same params, batch and masks as the step's own: the same loss, and the same gradient."""
     _, history = run(tmp_path)
