@@ -23,7 +23,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(page for folder in ("howto", "explanation") for page in (ROOT / "docs" / folder).glob("*.md"))
+PAGES = [
+    ROOT / "docs" / "start.md",
+    *sorted(page for folder in ("howto", "explanation") for page in (ROOT / "docs" / folder).glob("*.md")),
+]
 NOT_WANTED = {"haiku"}  # a block that imports it is run where it is there
 FENCE = re.compile(r"^```(python|bash)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?![\w.])")
